@@ -1,0 +1,1 @@
+"""Labelled images: opened from any layout, checked, prepared, streamed."""

@@ -1,0 +1,254 @@
+"""Label files: who wrote which image says what.
+
+Every reader takes the bytes of one label file and returns a :class:`Table`: the images' paths as the file writes them,
+their labels, and the lines that are no sample, each with its reason. A bad line costs that line, never the file.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import re
+from array import array
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+SPLITS = ("train", "valid", "test")
+IMAGE_SUFFIXES = frozenset(".png .jpg .jpeg .jpe .bmp .gif .tif .tiff .webp .ppm .pgm .pbm .pnm .jp2 .avif".split())
+PATH_COLUMNS = ("path", "file_name", "filename", "file", "image", "image_path", "image_file", "img", "name")
+LABEL_COLUMNS = ("label", "text", "transcription", "words", "word", "ground_truth", "gt", "caption", "sentence")
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One labelled image: ``image`` is the encoded file as it came, ``path`` says where it came from (for messages)."""
+
+    image: bytes
+    label: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """One thing that is no sample: where it stands, a short reason that can be counted, and what exactly is wrong."""
+
+    path: str
+    reason: str
+    detail: str
+
+
+class Strings:
+    """A sequence of strings in one buffer: ten million labels in their own size, cheap to pickle and to fork."""
+
+    def __init__(self, strings: Iterable[str] = ()) -> None:
+        self.text = bytearray()
+        self.ends = array("Q", [0])
+        self.extend(strings)
+
+    def append(self, string: str) -> None:
+        self.text += string.encode("utf-8", "surrogatepass")
+        self.ends.append(len(self.text))
+
+    def extend(self, strings: Iterable[str]) -> None:
+        for string in strings:
+            self.append(string)
+
+    def __len__(self) -> int:
+        return len(self.ends) - 1
+
+    def __getitem__(self, i: int) -> str:
+        if not -len(self) <= i < len(self):
+            raise IndexError(i)
+        i %= len(self)
+        return self.text[self.ends[i] : self.ends[i + 1]].decode("utf-8", "surrogatepass")
+
+    def __iter__(self) -> Iterator[str]:
+        return (self[i] for i in range(len(self)))
+
+
+@dataclass(slots=True)
+class Table:
+    """What a label file says: ``paths[i]`` shows ``labels[i]``; ``rejected`` are the lines that are no sample."""
+
+    paths: Strings = field(default_factory=Strings)
+    labels: Strings = field(default_factory=Strings)
+    rejected: list[Rejected] = field(default_factory=list)
+
+    def add(self, path: str, label: str) -> None:
+        self.paths.append(path)
+        self.labels.append(label)
+
+    def reject(self, path: str, reason: str, detail: str) -> None:
+        self.rejected.append(Rejected(path, reason, detail))
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+
+def fold(name: str) -> float:
+    """The place of a sample in 0..1, from its path alone: the same on every machine, whatever else is in the set."""
+    return int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()[:8], "big") / 2**64
+
+
+def split_of(name: str, train: float = 0.9, valid: float = 0.1, test: float = 0.0) -> str:
+    """Which split a sample belongs to: from 0 upwards first valid, then test, the rest train."""
+    place = fold(name) * (train + valid + test)
+    return "valid" if place < valid else "test" if place < valid + test else "train"
+
+
+def split_named(name: str) -> str | None:
+    """The split a file or folder name speaks of (``annotation_val.txt`` → valid), or None."""
+    for word in re.split(r"[^a-z]+", PurePosixPath(name).stem.lower()):
+        if word in ("train", "training"):
+            return "train"
+        if word in ("val", "valid", "validation", "dev"):
+            return "valid"
+        if word in ("test", "testing", "eval"):
+            return "test"
+    return None
+
+
+def read_labels(data: bytes, name: str) -> Table:
+    """Read one label file; its name says how: ``.csv``, ``.jsonl``, else lines of path, tab or comma, label."""
+    suffix = PurePosixPath(name).suffix.lower()
+    if suffix == ".csv":
+        return read_csv(data, name)
+    if suffix in (".jsonl", ".ndjson"):
+        return read_jsonl(data, name)
+    return read_lines(data, name)
+
+
+def read_lines(data: bytes, name: str) -> Table:
+    """``path<TAB>label`` (labels.tsv, PaddleOCR lists) or ``path, "label"`` (ICDAR gt.txt), a line each."""
+    table = Table()
+    for place, line in _lines(data, name, table):
+        path, tab, label = line.partition("\t")
+        if not tab:
+            path, comma, label = line.partition(",")
+            if not comma:
+                table.reject(place, "no label", f"{line[:80]!r} has neither a tab nor a comma between image and label")
+                continue
+            label = _unquote(label.strip())
+        path = path.strip()
+        if not path:
+            table.reject(place, "no path", "the line names no image")
+        elif path.startswith("["):  # PaddleOCR: several images of one text, as a JSON list
+            try:
+                for each in json.loads(path):
+                    table.add(str(each), label)
+            except ValueError:
+                table.reject(place, "malformed line", f"{path[:80]!r} is not a JSON list of image paths")
+        else:
+            table.add(path, label)
+    return table
+
+
+def read_csv(data: bytes, name: str) -> Table:
+    """Comma- or semicolon-separated, with a header naming the columns or without (then path, label)."""
+    table = Table()
+    lines = dict(_lines(data, name, table))
+    text = "\n".join(lines.values())
+    first = next(iter(lines.values()), "")
+    delimiter = max(",;\t", key=first.count)
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    columns: tuple[int, int] | None = None
+    for row in rows:
+        if columns is None:
+            header = [cell.strip().lower() for cell in row]
+            found = [next((header.index(c) for c in names if c in header), -1) for names in (PATH_COLUMNS, LABEL_COLUMNS)]
+            columns = (found[0], found[1]) if min(found) >= 0 else (0, 1)
+            width = max(2, len(row)) if min(found) >= 0 else 2
+            if min(found) >= 0:
+                continue
+        if not any(row):
+            continue
+        place = f"{name}:{rows.line_num}"
+        path_at, label_at = columns
+        if label_at == width - 1:  # an unquoted comma in the last column belongs to the label
+            row[label_at:] = [delimiter.join(row[label_at:])] if len(row) > label_at else []
+        if len(row) <= max(columns):
+            table.reject(place, "no label", f"{delimiter.join(row)[:80]!r} has too few columns")
+        elif not row[path_at].strip():
+            table.reject(place, "no path", "the row names no image")
+        else:
+            table.add(row[path_at].strip(), row[label_at])
+    return table
+
+
+def read_jsonl(data: bytes, name: str) -> Table:
+    """One JSON object a line with an image path and a text, under any of their usual names."""
+    table = Table()
+    for place, line in _lines(data, name, table):
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            table.reject(place, "malformed line", f"is not JSON: {error}")
+            continue
+        row = row if isinstance(row, dict) else {}
+        path = next((row[c] for c in PATH_COLUMNS if c in row), None)
+        label = next((row[c] for c in LABEL_COLUMNS if c in row), None)
+        if not isinstance(path, str) or not path:
+            table.reject(place, "no path", f"has no image path under any of: {', '.join(PATH_COLUMNS)}")
+        elif not isinstance(label, str):
+            detail = f"the label of {path} is {json.dumps(label)}, not text: put it in quotes"
+            table.reject(place, "no label" if label is None else "label not text", detail)
+        else:
+            table.add(path, label)
+    return table
+
+
+def read_mjsynth(data: bytes, name: str, lexicon: list[str]) -> Table:
+    """MJSynth's ``./2425/1/115_Lube_45484.jpg 45484``: the label is the lexicon's line of that number, from 0."""
+    table = Table()
+    for place, line in _lines(data, name, table):
+        path, _, number = line.strip().rpartition(" ")
+        if not path:
+            table.reject(place, "no label", f"{line[:80]!r} is not an image path and a lexicon number")
+        elif not number.isdecimal() or int(number) >= len(lexicon):
+            table.reject(place, "no label", f"lexicon.txt has {len(lexicon)} lines, so there is no number {number}")
+        else:
+            table.add(path, lexicon[int(number)])
+    return table
+
+
+def read_names(paths: Iterable[str]) -> Table:
+    """Images named by what they show. If every name has them, counters go: ``12_word_7``, ``word_7``, ``12_word``."""
+    table = Table()
+    paths = list(paths)
+    stems = [PurePosixPath(path).stem for path in paths]
+    for pattern in (r"\d+_(.+)_\d+", r"(.+)_\d+", r"\d+_(.+)", r"(.*)"):
+        found = [re.fullmatch(pattern, stem, re.DOTALL) for stem in stems]
+        if all(found):
+            for path, match in zip(paths, found, strict=True):
+                table.add(path, match[1] if match else "")
+            break
+    return table
+
+
+def text_of(data: bytes) -> str:
+    """Decode a label file: UTF-8, with or without a byte order mark, or UTF-16 with one."""
+    return data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+
+
+def _lines(data: bytes, name: str, table: Table) -> Iterator[tuple[str, str]]:
+    """The non-empty lines with their places (``labels.tsv:17``). Ends at \\n or \\r\\n only: a label may hold others."""
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        data = data.decode("utf-16").encode()
+    for number, raw in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
+        try:
+            line = raw.decode().removesuffix("\r")
+        except UnicodeDecodeError as error:
+            detail = f"byte {raw[error.start] :#04x} is not UTF-8: save the file as UTF-8"
+            table.reject(f"{name}:{number}", "not UTF-8", detail)
+            continue
+        if line.strip():
+            yield f"{name}:{number}", line
+
+
+def _unquote(label: str) -> str:
+    if len(label) >= 2 and label[0] == label[-1] == '"':
+        return re.sub(r'\\(["\\])', r"\1", label[1:-1])
+    return label
