@@ -1,0 +1,310 @@
+"""Images: load any input as RGB, and prepare it for the network.
+
+`prepare` is the only resize and `stack` the only normalisation in the package: training, evaluation, reading, export
+and serving all go through them, so a model never sees pixels made in another way than it was trained on.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import struct
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import cv2
+import numpy as np
+from cv2.utils import logging as cv2_logging
+from numpy.typing import NDArray
+
+from crnn.errors import ImageError, ModelError
+
+Image: TypeAlias = NDArray[np.uint8]
+ImageSource: TypeAlias = Any
+"""A path, encoded bytes, a PIL image or a numpy array."""
+
+SUFFIXES = frozenset(".jpg .jpeg .png .webp .tif .tiff .bmp .gif .jp2 .avif .ppm .pgm .pbm .pnm".split())
+MAX_PIXELS = 100_000_000
+
+_JPEG_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")  # in entropy-coded data FF00 is a byte, D0-D7 are restarts
+_KNOWN_STARTS = re.compile(
+    rb"\xff\xd8\xff|\x89PNG\r\n|GIF8[79]a|BM|II\*\0|MM\0\*|RIFF....WEBP|\0\0\0\x0cjP  |....ftypavi[fs]|P[1-7]\s",
+    re.DOTALL,
+)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a crop becomes the network's input; part of every model."""
+
+    height: int = 32  # pixels
+    channels: int = 1  # 1 grey, 3 RGB
+    stride: int = 4  # pixels a timestep
+    max_width: int = 2048  # pixels, at `height`
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if not isinstance(value, int) or value < 1 or (name == "channels" and value not in (1, 3)):
+                raise ModelError(f"preprocessing.{name} = {value!r} is impossible: it must be a positive whole number"
+                                 + (", 1 (grey) or 3 (RGB)" if name == "channels" else ""))  # fmt: skip
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
+        """From model.json; unknown names are refused, since ignoring one would change what the model sees."""
+        known = {field.name for field in fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise ModelError(f"the model's preprocessing has {', '.join(unknown)}, which this version does not know")
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, int]:
+        return asdict(self)
+
+
+def load(source: ImageSource, name: str | None = None) -> Image:
+    """Any image as RGB, uint8 (height, width, 3), upright, alpha over white; of several frames the first.
+
+    `source` is a path, encoded bytes, a PIL image or an array: (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA of
+    uint8, uint16, bool or floats from 0 to 1. ImageError says what is wrong, calling the image by `name` (its path).
+    """
+    if isinstance(source, (str, Path)):
+        return _decode(_read_bytes(Path(source)), name or str(source))
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return _decode(bytes(source), name or "<bytes>")
+    if isinstance(source, np.ndarray):
+        return _to_rgb(source, name or "<array>")
+    if hasattr(source, "getexif") and hasattr(source, "convert"):
+        return _from_pil(source, name or getattr(source, "filename", "") or "<image>")
+    raise ImageError(f"a {type(source).__name__} is not an image: give a path, bytes, a PIL image or a numpy array")
+
+
+def prepare(image: Image, preprocessing: Preprocessing) -> Image:
+    """RGB (H, W, 3) → uint8 (height, w, channels) with w = max(stride, round(W · height / H)): the aspect ratio stays."""
+    rows, columns = image.shape[:2]
+    height = preprocessing.height
+    width = max(preprocessing.stride, round(columns * height / rows))
+    if width > preprocessing.max_width:
+        raise ImageError(
+            f"a crop of {columns}x{rows} pixels is {width} wide at the model's height of {height}, above the limit of "
+            f"{preprocessing.max_width}: cut it into lines and words, or use read-page"
+        )
+    if preprocessing.channels == 1:
+        image = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    shrinking = height < rows
+    resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR)
+    return resized.reshape(height, width, preprocessing.channels)
+
+
+def bucket(width: int) -> int:
+    """The padded width of a crop: the next multiple of 16 up to 256, of 32 up to 512, of 64 above.
+
+    Engines are slow on many shapes. A crop is always read at its own bucket's width, alone or in a batch, so that the
+    padding is part of its answer's definition and no neighbour can change it.
+    """
+    step = 16 if width <= 256 else 32 if width <= 512 else 64
+    return math.ceil(width / step) * step
+
+
+def stack(crops: Sequence[Image], width: int | None = None) -> NDArray[np.float32]:
+    """Prepared crops (h, w, c) → float32 (N, c, h, width) from -1 to 1, padded on the right with 0."""
+    height, _, channels = crops[0].shape
+    width = bucket(max(crop.shape[1] for crop in crops)) if width is None else width
+    batch = np.zeros((len(crops), channels, height, width), np.float32)
+    for row, crop in zip(batch, crops, strict=True):
+        row[:, :, : crop.shape[1]] = crop.transpose(2, 0, 1).astype(np.float32) / np.float32(127.5) - np.float32(1)
+    return batch
+
+
+def timesteps(width: int, stride: int) -> int:
+    """Number of columns that belong to a crop `width` pixels wide; those beyond it are padding."""
+    return -(-width // stride)
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise ImageError(f"{path} does not exist") from None
+    except IsADirectoryError:
+        raise ImageError(f"{path} is a directory, not an image") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ImageError(f"{path} cannot be read: {reason}") from None
+
+
+def _decode(data: bytes, name: str) -> Image:
+    if not data:
+        raise ImageError(f"{name} is empty (0 bytes)")
+    if data.startswith(b"%PDF"):
+        raise ImageError(f"{name} is a PDF, not an image: use read-page")
+    if not _KNOWN_STARTS.match(data):
+        raise ImageError(f"{name} is not an image in a format that can be read (JPEG, PNG, WebP, TIFF, BMP, GIF, …)")
+    try:
+        _check_size(*_header(data, name), name)
+    except (struct.error, IndexError):
+        raise ImageError(f"{name} is damaged: its header is cut off") from None
+    level = cv2_logging.setLogLevel(cv2_logging.LOG_LEVEL_SILENT)  # its complaints name no file; ours do
+    try:
+        pixels, kinds, blocks = cv2.imdecodeWithMetadata(np.frombuffer(data, np.uint8), flags=cv2.IMREAD_UNCHANGED)
+    except (cv2.error, MemoryError):
+        pixels = None
+    finally:
+        cv2_logging.setLogLevel(level)
+    if pixels is None:
+        raise ImageError(f"{name} is damaged or truncated and cannot be decoded")
+    if pixels.ndim == 3 and pixels.shape[2] >= 3:
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB if pixels.shape[2] == 3 else cv2.COLOR_BGRA2RGBA)
+    exif = next(
+        (np.asarray(b).tobytes() for k, b in zip(kinds, blocks, strict=True) if k == cv2.IMAGE_METADATA_EXIF), b""
+    )
+    return _turn(_to_rgb(pixels, name), _orientation(exif))
+
+
+def _header(data: bytes, name: str) -> tuple[int, int]:
+    """Width and height from the header, or (1, 1) where it does not tell; refuses files that end too early.
+
+    Decoders fill what is missing of a truncated JPEG with grey and say so on stderr at best.
+    """
+    if data.startswith(b"\xff\xd8"):
+        return _jpeg_header(data, name)
+    if data.startswith(b"\x89PNG"):
+        return _png_header(data, name)
+    if data.startswith(b"GIF8"):
+        return struct.unpack_from("<HH", data, 6)
+    if data.startswith(b"BM"):
+        width, height = struct.unpack_from("<ii" if data[14] > 12 else "<HH", data, 18)
+        return abs(width), abs(height)
+    if data.startswith(b"RIFF"):
+        return _webp_header(data, name)
+    if data.startswith((b"II", b"MM")):
+        tags = _tiff_tags(data)
+        return tags.get(256, 1), tags.get(257, 1)
+    return 1, 1
+
+
+def _jpeg_header(data: bytes, name: str) -> tuple[int, int]:
+    width = height = 1
+    position = 2
+    while marker := _JPEG_MARKER.search(data, position):
+        kind = marker[1][0]
+        position = marker.end()
+        if kind == 0xD9:
+            return width, height
+        if kind == 0x01:
+            continue  # the one other marker without a length
+        if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):  # start of frame
+            height, width = struct.unpack_from(">HH", data, position + 3)
+        position += struct.unpack_from(">H", data, position)[0]
+    raise ImageError(f"{name} is a truncated JPEG: its end is missing, copy or download it again")
+
+
+def _png_header(data: bytes, name: str) -> tuple[int, int]:
+    position = 8
+    while position + 12 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, position)
+        end = position + 8 + length
+        if end + 4 > len(data):
+            break
+        if struct.unpack_from(">I", data, end)[0] != zlib.crc32(memoryview(data)[position + 4 : end]):
+            raise ImageError(f"{name} is a damaged PNG: a checksum in it is wrong, copy or download it again")
+        if kind == b"IEND":
+            return struct.unpack_from(">II", data, 16)
+        position = end + 4
+    raise ImageError(f"{name} is a truncated PNG: its end is missing, copy or download it again")
+
+
+def _webp_header(data: bytes, name: str) -> tuple[int, int]:
+    if len(data) < struct.unpack_from("<I", data, 4)[0] + 8:
+        raise ImageError(f"{name} is a truncated WebP: its end is missing, copy or download it again")
+    kind = data[12:16]
+    if kind == b"VP8X":
+        width, height = (int.from_bytes(data[i : i + 3], "little") + 1 for i in (24, 27))
+    elif kind == b"VP8L":
+        bits = struct.unpack_from("<I", data, 21)[0]
+        width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    else:
+        width, height = (value & 0x3FFF for value in struct.unpack_from("<HH", data, 26))
+    return width, height
+
+
+def _tiff_tags(data: bytes) -> dict[int, int]:
+    """Tag → value of the short and long tags in the first directory of a TIFF file or an EXIF block."""
+    order = "<" if data.startswith(b"II") else ">"
+    offset = struct.unpack_from(order + "I", data, 4)[0]
+    tags = {}
+    for i in range(struct.unpack_from(order + "H", data, offset)[0]):
+        at = offset + 2 + 12 * i
+        tag, kind = struct.unpack_from(order + "HH", data, at)
+        if kind in (3, 4):
+            tags[tag] = struct.unpack_from(order + ("H" if kind == 3 else "I"), data, at + 8)[0]
+    return tags
+
+
+def _orientation(exif: bytes) -> int:
+    try:
+        return _tiff_tags(exif.removeprefix(b"Exif\0\0")).get(0x112, 1)
+    except struct.error:
+        return 1  # no EXIF, or an unreadable one: the pixels are still good
+
+
+def _turn(image: Image, orientation: int) -> Image:
+    """Upright image from stored rows and the EXIF orientation, 1 to 8 (anything else: as stored)."""
+    if orientation in (5, 6, 7, 8):
+        image = image.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        image = image[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        image = image[::-1]
+    return np.ascontiguousarray(image)
+
+
+def _check_size(width: int, height: int, name: str) -> None:
+    if width < 1 or height < 1:
+        raise ImageError(f"{name} has no pixels ({width}x{height})")
+    if width * height >= MAX_PIXELS:
+        raise ImageError(f"{name} is too large: {width}x{height} pixels, the limit is {MAX_PIXELS // 10**6} megapixels")
+
+
+def _from_pil(image: Any, name: str) -> Image:
+    _check_size(*image.size, name)
+    try:
+        orientation = image.getexif().get(0x112, 1)
+        if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+            image = image.convert("RGBA")
+        elif image.mode not in ("1", "L", "RGB", "F") and not image.mode.startswith("I"):
+            image = image.convert("RGB")
+        pixels = np.asarray(image)
+    except (OSError, ValueError, SyntaxError) as error:  # PIL decodes late, and says so in these
+        raise ImageError(f"{name} cannot be decoded: {error}") from None
+    if pixels.dtype == np.int32 and pixels.min() >= 0 and pixels.max() <= 65535:
+        pixels = pixels.astype(np.uint16)  # mode I is how PIL holds some 16-bit files
+    return _turn(_to_rgb(pixels, name), orientation)
+
+
+def _to_rgb(pixels: NDArray[Any], name: str) -> Image:
+    if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (1, 3, 4)):
+        raise ImageError(f"{name} has shape {pixels.shape}: give (height, width) or (height, width, 1, 3 or 4)")
+    _check_size(pixels.shape[1], pixels.shape[0], name)
+    pixels = _to_uint8(pixels, name)
+    if pixels.ndim == 2 or pixels.shape[2] == 1:
+        return cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
+    if pixels.shape[2] == 4:
+        alpha = pixels[:, :, 3:].astype(np.uint16)
+        return ((pixels[:, :, :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+    return np.ascontiguousarray(pixels)
+
+
+def _to_uint8(pixels: NDArray[Any], name: str) -> Image:
+    if pixels.dtype == np.uint8:
+        return pixels
+    if pixels.dtype == bool:
+        return pixels.astype(np.uint8) * np.uint8(255)
+    if pixels.dtype == np.uint16:
+        return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    if pixels.dtype.kind == "f":
+        if not (pixels.min() >= 0 and pixels.max() <= 1):  # also catches NaN
+            raise ImageError(f"{name} has floats outside 0..1: scale them to 0..1, or give uint8")
+        return np.rint(pixels * 255).astype(np.uint8)
+    raise ImageError(f"{name} has pixels of type {pixels.dtype}: give uint8, uint16, bool or floats from 0 to 1")
