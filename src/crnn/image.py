@@ -156,10 +156,10 @@ def _decode(data: bytes, name: str) -> Image:
         raise ImageError(f"{name} is damaged or truncated and cannot be decoded")
     if pixels.ndim == 3 and pixels.shape[2] >= 3:
         pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB if pixels.shape[2] == 3 else cv2.COLOR_BGRA2RGBA)
-    exif = next(
-        (np.asarray(b).tobytes() for k, b in zip(kinds, blocks, strict=True) if k == cv2.IMAGE_METADATA_EXIF), b""
+    upright = _turn(
+        _to_rgb(pixels, name), _orientation(dict(zip(kinds, blocks, strict=True)).get(cv2.IMAGE_METADATA_EXIF))
     )
-    return _turn(_to_rgb(pixels, name), _orientation(exif))
+    return _turn_avif(upright, data) if data[4:8] == b"ftyp" else upright
 
 
 def _header(data: bytes, name: str) -> tuple[int, int]:
@@ -242,9 +242,9 @@ def _tiff_tags(data: bytes) -> dict[int, int]:
     return tags
 
 
-def _orientation(exif: bytes) -> int:
+def _orientation(exif: Any) -> int:
     try:
-        return _tiff_tags(exif.removeprefix(b"Exif\0\0")).get(0x112, 1)
+        return _tiff_tags(np.asarray(exif).tobytes().removeprefix(b"Exif\0\0")).get(0x112, 1)
     except struct.error:
         return 1  # no EXIF, or an unreadable one: the pixels are still good
 
@@ -260,6 +260,15 @@ def _turn(image: Image, orientation: int) -> Image:
     return np.ascontiguousarray(image)
 
 
+def _turn_avif(image: Image, data: bytes) -> Image:
+    """Upright image from stored rows: AVIF has boxes of its own, which the decoder leaves to us."""
+    if (at := data.find(b"\0\0\0\x09irot")) >= 0:
+        image = np.rot90(image, data[at + 8] & 3)
+    if (at := data.find(b"\0\0\0\x09imir")) >= 0:
+        image = image[:, ::-1] if data[at + 8] & 1 else image[::-1]
+    return np.ascontiguousarray(image)
+
+
 def _check_size(width: int, height: int, name: str) -> None:
     if width < 1 or height < 1:
         raise ImageError(f"{name} has no pixels ({width}x{height})")
@@ -270,6 +279,7 @@ def _check_size(width: int, height: int, name: str) -> None:
 def _from_pil(image: Any, name: str) -> Image:
     _check_size(*image.size, name)
     try:
+        image.load()  # PIL turns TIFF itself, and then forgets the orientation
         orientation = image.getexif().get(0x112, 1)
         if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
             image = image.convert("RGBA")
