@@ -1,6 +1,6 @@
 """Charset: the ordered characters a model knows, and their class indices.
 
-Class 0 is the CTC blank; character i is class i + 1. The order is written down in every model, never derived from a set.
+Class 0 is the CTC blank, character i is class i + 1. The order is written down in every model, not derived from a set.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from crnn.errors import CharsetError
+from .errors import CharsetError
 
 BLANK = 0
 DIGITS = string.digits

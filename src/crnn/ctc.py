@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crnn.charset import BLANK
+from .charset import BLANK
 
 
 @dataclass(frozen=True)
@@ -73,10 +74,10 @@ def greedy_batch(logits: NDArray[Any], lengths: Sequence[int] | None = None) -> 
             list(zip(start[a:b].tolist(), end[a:b].tolist(), strict=True)),
             float(confidence[i]),
         )
-        for i, (a, b) in enumerate(zip(cuts[:-1], cuts[1:], strict=True))
+        for i, (a, b) in enumerate(pairwise(cuts))
     ]
 
 
 def min_timesteps(classes: Sequence[int]) -> int:
     """Fewest timesteps that can spell `classes`: one each, and a blank between equal neighbours."""
-    return len(classes) + sum(a == b for a, b in zip(classes, classes[1:], strict=False))
+    return len(classes) + sum(a == b for a, b in pairwise(classes))

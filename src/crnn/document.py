@@ -1,4 +1,7 @@
-"""What was read: characters, lines, pages, documents. Boxes are (left, top, right, bottom) in pixels of the original."""
+"""What was read: characters, lines, pages, documents.
+
+A box is (left, top, right, bottom) in pixels of the original image.
+"""
 
 from __future__ import annotations
 

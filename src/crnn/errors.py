@@ -1,6 +1,6 @@
 """What a caller may catch.
 
-Every error that a user can cause is a `CrnnError` whose text is one sentence: what is wrong, where, how to put it right.
+Every error that a user can cause is a `CrnnError`; its text is one sentence: what is wrong, where, how to put it right.
 """
 
 

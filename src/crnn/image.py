@@ -20,13 +20,16 @@ import numpy as np
 from cv2.utils import logging as cv2_logging
 from numpy.typing import NDArray
 
-from crnn.errors import ImageError, ModelError
+from .errors import ImageError, ModelError
 
 Image: TypeAlias = NDArray[np.uint8]
 ImageSource: TypeAlias = Any
 """A path, encoded bytes, a PIL image or a numpy array."""
 
-SUFFIXES = frozenset(".jpg .jpeg .png .webp .tif .tiff .bmp .gif .jp2 .avif .ppm .pgm .pbm .pnm".split())
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"),
+    *(".gif", ".jp2", ".avif", ".ppm", ".pgm", ".pbm", ".pnm"),
+)
 MAX_PIXELS = 100_000_000
 
 _JPEG_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")  # in entropy-coded data FF00 is a byte, D0-D7 are restarts
@@ -47,9 +50,10 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            if not isinstance(value, int) or value < 1 or (name == "channels" and value not in (1, 3)):
-                raise ModelError(f"preprocessing.{name} = {value!r} is impossible: it must be a positive whole number"
-                                 + (", 1 (grey) or 3 (RGB)" if name == "channels" else ""))  # fmt: skip
+            if not isinstance(value, int) or value < 1:
+                raise ModelError(f"preprocessing.{name} is {value!r}: it must be a positive whole number")
+        if self.channels not in (1, 3):
+            raise ModelError(f"preprocessing.channels is {self.channels}: it must be 1 (grey) or 3 (RGB)")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
@@ -81,7 +85,7 @@ def load(source: ImageSource, name: str | None = None) -> Image:
 
 
 def prepare(image: Image, preprocessing: Preprocessing) -> Image:
-    """RGB (H, W, 3) → uint8 (height, w, channels) with w = max(stride, round(W · height / H)): the aspect ratio stays."""
+    """RGB (H, W, 3) → uint8 (height, w, channels), w = max(stride, round(W · height / H)): the aspect ratio stays."""
     rows, columns = image.shape[:2]
     height = preprocessing.height
     width = max(preprocessing.stride, round(columns * height / rows))
@@ -157,7 +161,7 @@ def _decode(data: bytes, name: str) -> Image:
     if pixels.ndim == 3 and pixels.shape[2] >= 3:
         pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB if pixels.shape[2] == 3 else cv2.COLOR_BGRA2RGBA)
     upright = _turn(
-        _to_rgb(pixels, name), _orientation(dict(zip(kinds, blocks, strict=True)).get(cv2.IMAGE_METADATA_EXIF))
+        _to_rgb(pixels, name), _orientation(dict(zip(kinds, blocks, strict=True)).get(cv2.IMAGE_METADATA_EXIF, b""))
     )
     return _turn_avif(upright, data) if data[4:8] == b"ftyp" else upright
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from rapidfuzz.distance import Levenshtein
 
-from crnn.errors import ConfigError
+from .errors import ConfigError
 
 PROTOCOLS = ("36", "62", "94", "raw")
 

@@ -1,0 +1,47 @@
+# make demo    install the package alone (no PyTorch) into build/demo and read the example images
+# make test    install it with the test tools into .venv and run the tests;  ARGS="-k ctc" goes to pytest
+# make check   formatting, lint, types, tests
+# make clean   remove what the above made
+PYTHON ?= python3
+VENV ?= .venv
+DEMO ?= build/demo
+ARGS ?=
+INSTALL = -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+SOURCES := pyproject.toml constraints.txt $(shell find src -type f -not -name '*.pyc')
+
+.PHONY: demo test check lint clean
+.DELETE_ON_ERROR:
+
+demo: $(DEMO)/.installed
+	$(DEMO)/bin/crnn read examples/test_01.jpg examples/test_02.jpg examples/test_03.jpg
+
+test: $(VENV)/.installed
+	$(VENV)/bin/python -m pytest $(ARGS)
+
+lint: $(VENV)/.installed
+	$(VENV)/bin/python -m ruff format --check .
+	$(VENV)/bin/python -m ruff check .
+	$(VENV)/bin/python -m mypy
+
+check: lint test
+
+clean:
+	rm -rf build $(VENV)/.installed
+	find src tests -name __pycache__ -prune -exec rm -rf {} +
+
+# The demo installs a copy, as a user's pip does, so every change of the sources installs again.
+$(DEMO)/.installed: $(SOURCES) | $(DEMO)/bin/python
+	$(DEMO)/bin/python $(INSTALL) .
+	touch $@
+
+# The tests run on the sources in place: only a change of the requirements installs again.
+$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(VENV)/bin/python $(INSTALL) --editable '.[dev]'
+	touch $@
+
+%/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "crnn needs Python 3.11 or newer: install it, or name one with make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
+	    { echo "this Python cannot make environments; on Debian or Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv $*

@@ -1,0 +1,5 @@
+"""`python -m crnn` is `crnn`."""
+
+from .cli import main
+
+main()
