@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import io
 import json
 import re
 from array import array
@@ -17,7 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 SPLITS = ("train", "valid", "test")
-IMAGE_SUFFIXES = frozenset(".png .jpg .jpeg .jpe .bmp .gif .tif .tiff .webp .ppm .pgm .pbm .pnm .jp2 .avif".split())
 PATH_COLUMNS = ("path", "file_name", "filename", "file", "image", "image_path", "image_file", "img", "name")
 LABEL_COLUMNS = ("label", "text", "transcription", "words", "word", "ground_truth", "gt", "caption", "sentence")
 
@@ -46,15 +44,12 @@ class Strings:
     def __init__(self, strings: Iterable[str] = ()) -> None:
         self.text = bytearray()
         self.ends = array("Q", [0])
-        self.extend(strings)
-
-    def append(self, string: str) -> None:
-        self.text += string.encode("utf-8", "surrogatepass")
-        self.ends.append(len(self.text))
-
-    def extend(self, strings: Iterable[str]) -> None:
         for string in strings:
             self.append(string)
+
+    def append(self, string: str) -> None:
+        self.text += string.encode("utf-8", "surrogatepass")  # JSON can spell half a surrogate pair
+        self.ends.append(len(self.text))
 
     def __len__(self) -> int:
         return len(self.ends) - 1
@@ -81,8 +76,8 @@ class Table:
         self.paths.append(path)
         self.labels.append(label)
 
-    def reject(self, path: str, reason: str, detail: str) -> None:
-        self.rejected.append(Rejected(path, reason, detail))
+    def reject(self, place: str, reason: str, detail: str) -> None:
+        self.rejected.append(Rejected(place, reason, detail))
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -93,7 +88,7 @@ def fold(name: str) -> float:
     return int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()[:8], "big") / 2**64
 
 
-def split_of(name: str, train: float = 0.9, valid: float = 0.1, test: float = 0.0) -> str:
+def split_of(name: str, train: float = 90, valid: float = 10, test: float = 0) -> str:
     """Which split a sample belongs to: from 0 upwards first valid, then test, the rest train."""
     place = fold(name) * (train + valid + test)
     return "valid" if place < valid else "test" if place < valid + test else "train"
@@ -101,14 +96,10 @@ def split_of(name: str, train: float = 0.9, valid: float = 0.1, test: float = 0.
 
 def split_named(name: str) -> str | None:
     """The split a file or folder name speaks of (``annotation_val.txt`` → valid), or None."""
-    for word in re.split(r"[^a-z]+", PurePosixPath(name).stem.lower()):
-        if word in ("train", "training"):
-            return "train"
-        if word in ("val", "valid", "validation", "dev"):
-            return "valid"
-        if word in ("test", "testing", "eval"):
-            return "test"
-    return None
+    words = re.split(r"[^a-z]+", PurePosixPath(name).stem.lower())
+    spoken = {"train": ("train", "training"), "valid": ("val", "valid", "validation", "dev"),
+              "test": ("test", "testing", "eval")}  # fmt: skip
+    return next((split for word in words for split, names in spoken.items() if word in names), None)
 
 
 def read_labels(data: bytes, name: str) -> Table:
@@ -125,15 +116,14 @@ def read_lines(data: bytes, name: str) -> Table:
     """``path<TAB>label`` (labels.tsv, PaddleOCR lists) or ``path, "label"`` (ICDAR gt.txt), a line each."""
     table = Table()
     for place, line in _lines(data, name, table):
-        path, tab, label = line.partition("\t")
-        if not tab:
-            path, comma, label = line.partition(",")
-            if not comma:
-                table.reject(place, "no label", f"{line[:80]!r} has neither a tab nor a comma between image and label")
-                continue
+        path, separator, label = line.partition("\t")
+        if not separator:
+            path, separator, label = line.partition(",")
             label = _unquote(label.strip())
         path = path.strip()
-        if not path:
+        if not separator:
+            table.reject(place, "no label", f"{line[:80]!r} has neither a tab nor a comma between image and label")
+        elif not path:
             table.reject(place, "no path", "the line names no image")
         elif path.startswith("["):  # PaddleOCR: several images of one text, as a JSON list
             try:
@@ -141,36 +131,39 @@ def read_lines(data: bytes, name: str) -> Table:
                     table.add(str(each), label)
             except ValueError:
                 table.reject(place, "malformed line", f"{path[:80]!r} is not a JSON list of image paths")
-        else:
+        elif len(table) or not _is_header(path, label):
             table.add(path, label)
     return table
 
 
 def read_csv(data: bytes, name: str) -> Table:
-    """Comma- or semicolon-separated, with a header naming the columns or without (then path, label)."""
+    """Comma-, semicolon- or tab-separated, with a header naming the columns or without one (then path, label).
+
+    Each line is read by itself, so that a stray quote cannot swallow the lines after it.
+    """
     table = Table()
-    lines = dict(_lines(data, name, table))
-    text = "\n".join(lines.values())
-    first = next(iter(lines.values()), "")
-    delimiter = max(",;\t", key=first.count)
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    columns: tuple[int, int] | None = None
-    for row in rows:
-        if columns is None:
-            header = [cell.strip().lower() for cell in row]
-            found = [next((header.index(c) for c in names if c in header), -1) for names in (PATH_COLUMNS, LABEL_COLUMNS)]
-            columns = (found[0], found[1]) if min(found) >= 0 else (0, 1)
-            width = max(2, len(row)) if min(found) >= 0 else 2
-            if min(found) >= 0:
-                continue
-        if not any(row):
+    delimiter, path_at, label_at, columns = "", 0, 1, 2
+    for place, line in _lines(data, name, table):
+        first = not delimiter
+        if first:
+            delimiter = next((c for c in line if c in ",;\t"), ",")
+        try:
+            row = next(csv.reader([line], delimiter=delimiter, strict=True, skipinitialspace=True))
+        except csv.Error as error:
+            table.reject(place, "malformed line", f"{line[:80]!r}: {error}; quotes inside quotes are written twice")
             continue
-        place = f"{name}:{rows.line_num}"
-        path_at, label_at = columns
-        if label_at == width - 1:  # an unquoted comma in the last column belongs to the label
-            row[label_at:] = [delimiter.join(row[label_at:])] if len(row) > label_at else []
-        if len(row) <= max(columns):
-            table.reject(place, "no label", f"{delimiter.join(row)[:80]!r} has too few columns")
+        if first:
+            header = [cell.strip().lower() for cell in row]
+            path_named, label_named = (next((header.index(c) for c in names if c in header), -1)
+                                       for names in (PATH_COLUMNS, LABEL_COLUMNS))  # fmt: skip
+            if min(path_named, label_named) >= 0:
+                path_at, label_at, columns = path_named, label_named, len(row)
+                continue
+        if len(row) > columns and label_at == columns - 1:  # a comma the writer forgot to quote
+            row[label_at:] = [delimiter.join(row[label_at:])]
+        if len(row) != columns:
+            reason = "no label" if len(row) < columns else "malformed line"
+            table.reject(place, reason, f"{line[:80]!r} has {len(row)} columns, not {columns}")
         elif not row[path_at].strip():
             table.reject(place, "no path", "the row names no image")
         else:
@@ -185,16 +178,15 @@ def read_jsonl(data: bytes, name: str) -> Table:
         try:
             row = json.loads(line)
         except ValueError as error:
-            table.reject(place, "malformed line", f"is not JSON: {error}")
+            table.reject(place, "malformed line", f"{line[:80]!r} is not JSON: {error}")
             continue
         row = row if isinstance(row, dict) else {}
         path = next((row[c] for c in PATH_COLUMNS if c in row), None)
         label = next((row[c] for c in LABEL_COLUMNS if c in row), None)
         if not isinstance(path, str) or not path:
-            table.reject(place, "no path", f"has no image path under any of: {', '.join(PATH_COLUMNS)}")
+            table.reject(place, "no path", f"there is no image path under any of {', '.join(PATH_COLUMNS)}")
         elif not isinstance(label, str):
-            detail = f"the label of {path} is {json.dumps(label)}, not text: put it in quotes"
-            table.reject(place, "no label" if label is None else "label not text", detail)
+            table.reject(place, "no label", f"the label of {path} is {json.dumps(label)}, not text: put it in quotes")
         else:
             table.add(path, label)
     return table
@@ -208,7 +200,7 @@ def read_mjsynth(data: bytes, name: str, lexicon: list[str]) -> Table:
         if not path:
             table.reject(place, "no label", f"{line[:80]!r} is not an image path and a lexicon number")
         elif not number.isdecimal() or int(number) >= len(lexicon):
-            table.reject(place, "no label", f"lexicon.txt has {len(lexicon)} lines, so there is no number {number}")
+            table.reject(place, "no label", f"lexicon.txt has {len(lexicon)} lines, none of number {number}")
         else:
             table.add(path, lexicon[int(number)])
     return table
@@ -220,32 +212,42 @@ def read_names(paths: Iterable[str]) -> Table:
     paths = list(paths)
     stems = [PurePosixPath(path).stem for path in paths]
     for pattern in (r"\d+_(.+)_\d+", r"(.+)_\d+", r"\d+_(.+)", r"(.*)"):
-        found = [re.fullmatch(pattern, stem, re.DOTALL) for stem in stems]
-        if all(found):
-            for path, match in zip(paths, found, strict=True):
-                table.add(path, match[1] if match else "")
+        found = [match[1] for stem in stems if (match := re.fullmatch(pattern, stem, re.DOTALL))]
+        if len(found) == len(stems):
             break
+    for path, label in zip(paths, found, strict=True):
+        table.add(path, label)
     return table
 
 
-def text_of(data: bytes) -> str:
-    """Decode a label file: UTF-8, with or without a byte order mark, or UTF-16 with one."""
-    return data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+def text_lines(data: bytes, name: str) -> list[str]:
+    """The lines of a word list, such as a lexicon; its line numbers count, so an unreadable one becomes empty."""
+    lines = dict(_lines(data, name, Table()))
+    return [lines.get(f"{name}:{number}", "") for number in range(1, _unmark(data).rstrip(b"\n").count(b"\n") + 2)]
 
 
 def _lines(data: bytes, name: str, table: Table) -> Iterator[tuple[str, str]]:
-    """The non-empty lines with their places (``labels.tsv:17``). Ends at \\n or \\r\\n only: a label may hold others."""
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        data = data.decode("utf-16").encode()
-    for number, raw in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
+    """The non-empty lines with their places (``labels.tsv:17``). Only \\n and \\r\\n end one."""
+    for number, raw in enumerate(_unmark(data).split(b"\n"), 1):
         try:
             line = raw.decode().removesuffix("\r")
         except UnicodeDecodeError as error:
-            detail = f"byte {raw[error.start] :#04x} is not UTF-8: save the file as UTF-8"
-            table.reject(f"{name}:{number}", "not UTF-8", detail)
+            where = f"byte {error.start} of the line is {raw[error.start]:#04x}"
+            table.reject(f"{name}:{number}", "not UTF-8", f"{where}, which is not UTF-8: save the file as UTF-8")
             continue
         if line.strip():
             yield f"{name}:{number}", line
+
+
+def _unmark(data: bytes) -> bytes:
+    """UTF-8 without a byte order mark, from UTF-8 with or without, or UTF-16 with one (Windows calls it Unicode)."""
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return data.decode("utf-16", "replace").encode()
+    return data.removeprefix(b"\xef\xbb\xbf")
+
+
+def _is_header(path: str, label: str) -> bool:
+    return path.lower() in PATH_COLUMNS and label.strip().lower() in LABEL_COLUMNS
 
 
 def _unquote(label: str) -> str:

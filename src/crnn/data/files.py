@@ -1,0 +1,288 @@
+"""Where the bytes are: a folder, a zip or tar read in place, or anything fsspec opens (s3://, gs://, http://).
+
+Paths are relative, with forward slashes. Everything here can be pickled; open handles belong to one process.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+from crnn.errors import DataError
+
+
+class Files(Protocol):
+    """A tree of files."""
+
+    place: str
+    """Where it is, for messages."""
+    above: tuple[str, ...]
+    """Folders further up, from where a list inside may count its paths."""
+
+    def entries(self, folder: str) -> tuple[list[str], list[str]]:
+        """The names of the files and of the folders in a folder, sorted."""
+        ...
+
+    def exists(self, path: str) -> bool: ...
+
+    def read(self, path: str) -> bytes:
+        """One file; DataError if it is missing or cannot be read."""
+        ...
+
+    def local(self, path: str) -> Path:
+        """The file on a disk, unpacked or fetched if it must be, for libraries that map files."""
+        ...
+
+
+def open_files(path: str | Path) -> Files:
+    """The files of a folder, an archive or an fsspec URL; DataError if there is none."""
+    if "://" in str(path):
+        return Remote(str(path))
+    path = Path(path)
+    if path.is_dir():
+        return Folder(path)
+    if not path.exists():
+        raise DataError(f"{path} does not exist")
+    if zipfile.is_zipfile(path):
+        return Zip(path)
+    if tarfile.is_tarfile(path):
+        return Tar(path) if _is_plain_tar(path) else Folder(_unpacked(path), str(path))
+    return Folder(path.parent)
+
+
+def is_archive(path: str | Path) -> bool:
+    return os.path.isfile(path) and (zipfile.is_zipfile(path) or tarfile.is_tarfile(path))
+
+
+def walk(files: Files, folder: str = "") -> Iterator[str]:
+    """Every file under a folder, in one order on every machine."""
+    names, folders = files.entries(folder)
+    yield from (posixpath.join(folder, name) for name in names)
+    for name in folders:
+        yield from walk(files, posixpath.join(folder, name))
+
+
+class Reopened:
+    """Something with a handle that belongs to one process: after a fork or a pickle it is opened again."""
+
+    _handle: Any = None
+    _process = 0
+
+    def _open(self) -> Any:
+        raise NotImplementedError
+
+    @property
+    def handle(self) -> Any:
+        if self._process != os.getpid():
+            self._handle, self._process = self._open(), os.getpid()
+        return self._handle
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key not in ("_handle", "_process")}
+
+
+class Folder:
+    """Files under a folder."""
+
+    above: tuple[str, ...] = ("..", "../..")
+
+    def __init__(self, root: Path, place: str | None = None) -> None:
+        self.root, self.place = str(root), place or str(root)
+
+    def entries(self, folder: str) -> tuple[list[str], list[str]]:
+        try:
+            with os.scandir(os.path.join(self.root, folder)) as entries:
+                found = sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
+        except OSError as error:
+            raise DataError(f"{os.path.join(self.root, folder)} cannot be listed: {error.strerror}") from None
+        return [name for name, is_folder in found if not is_folder], [name for name, is_folder in found if is_folder]
+
+    def exists(self, path: str) -> bool:
+        return os.path.isfile(os.path.join(self.root, path))
+
+    def read(self, path: str) -> bytes:
+        where = os.path.join(self.root, path)
+        try:
+            fd = os.open(where, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        except FileNotFoundError:
+            raise DataError(f"{where} does not exist") from None
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+            raise DataError(f"{where} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        with open(fd, "rb", buffering=0) as file:
+            try:
+                return file.readall()
+            except OSError as error:
+                raise DataError(f"{where} cannot be read: {error.strerror}") from None
+
+    def local(self, path: str) -> Path:
+        return Path(self.root, path)
+
+
+class _Archive(Reopened):
+    """Files of one archive; knows its names, the kinds know how to read."""
+
+    above: tuple[str, ...] = ()
+
+    def __init__(self, path: Path, names: list[str]) -> None:
+        self.archive, self.place = str(path), str(path)
+        self.folders: dict[str, tuple[set[str], set[str]]] = {"": (set(), set())}
+        for name in names:
+            at, _, base = name.rpartition("/")
+            self.folders.setdefault(at, (set(), set()))[0].add(base)
+            while at:
+                at, _, base = at.rpartition("/")
+                self.folders.setdefault(at, (set(), set()))[1].add(base)
+
+    def entries(self, folder: str) -> tuple[list[str], list[str]]:
+        files, folders = self.folders.get(folder, (set(), set()))
+        return sorted(n for n in files if n[0] != "."), sorted(n for n in folders if n[0] != "." and n != "__MACOSX")
+
+    def exists(self, path: str) -> bool:
+        folder, _, name = posixpath.normpath(path).rpartition("/")
+        return name in self.folders.get(folder, (set(),))[0]
+
+    def read(self, path: str) -> bytes:
+        raise NotImplementedError
+
+    def local(self, path: str) -> Path:
+        target = _scratch(self.archive) / path
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(self.read(path))
+        return target
+
+
+class Zip(_Archive):
+    """Files of a zip, read in place."""
+
+    def __init__(self, path: Path) -> None:
+        self.archive = str(path)  # before the names: reading them opens it
+        infos = self.handle.infolist()
+        self.members = {posixpath.normpath(info.filename): info.filename for info in infos if not info.is_dir()}
+        super().__init__(path, list(self.members))
+
+    def _open(self) -> zipfile.ZipFile:
+        try:
+            return zipfile.ZipFile(self.archive)
+        except (OSError, zipfile.BadZipFile) as error:
+            raise DataError(f"{self.archive} is not a readable zip: {error}") from None
+
+    def read(self, path: str) -> bytes:
+        member = self.members.get(posixpath.normpath(path))
+        if member is None:
+            raise DataError(f"{self.archive}/{path} does not exist")
+        try:
+            data: bytes = self.handle.read(member)
+            return data
+        except Exception as error:  # zipfile raises BadZipFile, zlib.error, RuntimeError (encrypted), EOFError …
+            raise DataError(f"{self.archive}/{path} cannot be unpacked: {error}") from None
+
+
+class Tar(_Archive):
+    """Files of an uncompressed tar, read in place by their offsets."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            with tarfile.open(path, "r:") as tar:
+                self.members = {posixpath.normpath(m.name): (m.offset_data, m.size) for m in tar if m.isfile()}
+        except (OSError, tarfile.TarError) as error:
+            raise DataError(f"{path} is not a readable tar: {error}") from None
+        super().__init__(path, list(self.members))
+
+    def _open(self) -> Any:
+        return open(self.archive, "rb", buffering=0)
+
+    def read(self, path: str) -> bytes:
+        offset, size = self.members.get(posixpath.normpath(path), (0, -1))
+        if size < 0:
+            raise DataError(f"{self.archive}/{path} does not exist")
+        self.handle.seek(offset)
+        data: bytes = self.handle.read(size)
+        if len(data) < size:
+            raise DataError(f"{self.archive}/{path} is cut off: the tar is truncated, copy or download it again")
+        return data
+
+
+class Remote(Reopened):
+    """Files behind an fsspec URL."""
+
+    above: tuple[str, ...] = ()
+
+    def __init__(self, url: str) -> None:
+        self.place = url.rstrip("/")
+
+    def _open(self) -> Any:
+        try:
+            import fsspec
+        except ImportError:
+            raise DataError(f"{self.place} needs fsspec to be read: pip install fsspec") from None
+        try:
+            return fsspec.core.url_to_fs(self.place)
+        except (ImportError, ValueError) as error:
+            raise DataError(f"{self.place} cannot be opened: {error}") from None
+
+    def _call(self, method: str, path: str, **options: Any) -> Any:
+        system, root = self.handle
+        try:
+            return getattr(system, method)(posixpath.join(root, path) if path else root, **options)
+        except FileNotFoundError:
+            raise DataError(f"{posixpath.join(self.place, path)} does not exist") from None
+        except Exception as error:  # each file system has errors of its own
+            raise DataError(f"{posixpath.join(self.place, path)} cannot be read: {error}") from None
+
+    def entries(self, folder: str) -> tuple[list[str], list[str]]:
+        found = self._call("ls", folder, detail=True)
+        named = sorted((posixpath.basename(each["name"].rstrip("/")), each["type"]) for each in found)
+        named = [(name, kind) for name, kind in named if not name.startswith(".")]
+        return [n for n, kind in named if kind == "file"], [n for n, kind in named if kind == "directory"]
+
+    def exists(self, path: str) -> bool:
+        return bool(self._call("exists", path))
+
+    def read(self, path: str) -> bytes:
+        data: bytes = self._call("cat_file", path)
+        return data
+
+    def local(self, path: str) -> Path:
+        target = _scratch(self.place) / path
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(self.read(path))
+        return target
+
+
+_kept: list[tempfile.TemporaryDirectory[str]] = []
+
+
+@lru_cache
+def _scratch(owner: str) -> Path:
+    """A folder for what must be unpacked, one for each owner, removed when the program ends."""
+    _kept.append(tempfile.TemporaryDirectory(prefix="crnn-"))
+    return Path(_kept[-1].name)
+
+
+def _is_plain_tar(path: Path) -> bool:
+    try:
+        tarfile.open(path, "r:").close()
+        return True
+    except tarfile.TarError:
+        return False
+
+
+@lru_cache
+def _unpacked(path: Path) -> Path:
+    """A compressed tar has no way to its middle, so it is unpacked once, for as long as the program runs."""
+    target = _scratch(str(path))
+    try:
+        with tarfile.open(path) as tar:
+            tar.extractall(target, filter="data")
+    except (OSError, EOFError, tarfile.TarError) as error:
+        raise DataError(f"{path} cannot be unpacked: {error}") from None
+    return target
