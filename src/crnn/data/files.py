@@ -50,15 +50,15 @@ def open_files(path: str | Path) -> Files:
         return Folder(path)
     if not path.exists():
         raise DataError(f"{path} does not exist")
-    if zipfile.is_zipfile(path):
+    if not is_archive(path):
+        return Folder(path.parent)
+    if _is_zip(path):
         return Zip(path)
-    if tarfile.is_tarfile(path):
-        return Tar(path) if _is_plain_tar(path) else Folder(_unpacked(path), str(path))
-    return Folder(path.parent)
+    return Tar(path) if _is_plain_tar(path) else Folder(_unpacked(path), str(path))
 
 
 def is_archive(path: str | Path) -> bool:
-    return os.path.isfile(path) and (zipfile.is_zipfile(path) or tarfile.is_tarfile(path))
+    return os.path.isfile(path) and (_is_zip(path) or tarfile.is_tarfile(path))
 
 
 def walk(files: Files, folder: str = "") -> Iterator[str]:
@@ -231,9 +231,9 @@ class Remote(Reopened):
     def _call(self, method: str, path: str, **options: Any) -> Any:
         system, root = self.handle
         try:
-            return getattr(system, method)(posixpath.join(root, path) if path else root, **options)
+            return getattr(system, method)(posixpath.join(root, path).rstrip("/"), **options)
         except FileNotFoundError:
-            raise DataError(f"{posixpath.join(self.place, path)} does not exist") from None
+            raise DataError(f"{posixpath.join(self.place, path).rstrip('/')} does not exist") from None
         except Exception as error:  # each file system has errors of its own
             raise DataError(f"{posixpath.join(self.place, path)} cannot be read: {error}") from None
 
@@ -266,6 +266,11 @@ def _scratch(owner: str) -> Path:
     """A folder for what must be unpacked, one for each owner, removed when the program ends."""
     _kept.append(tempfile.TemporaryDirectory(prefix="crnn-"))
     return Path(_kept[-1].name)
+
+
+def _is_zip(path: str | Path) -> bool:
+    with open(path, "rb") as file:  # zipfile would also take a tar whose last file is a zip
+        return file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
 
 
 def _is_plain_tar(path: Path) -> bool:

@@ -148,7 +148,8 @@ def read_csv(data: bytes, name: str) -> Table:
         if first:
             delimiter = next((c for c in line if c in ",;\t"), ",")
         try:
-            row = next(csv.reader([line], delimiter=delimiter, strict=True, skipinitialspace=True))
+            spaced = f'{delimiter} "' in line
+            row = next(csv.reader([line], delimiter=delimiter, strict=True, skipinitialspace=spaced))
         except csv.Error as error:
             table.reject(place, "malformed line", f"{line[:80]!r}: {error}; quotes inside quotes are written twice")
             continue

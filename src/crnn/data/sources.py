@@ -9,6 +9,7 @@ from __future__ import annotations
 import bisect
 import posixpath
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from itertools import accumulate, islice
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
@@ -83,7 +84,20 @@ class Labelled:
         return self.table.paths[i]
 
 
-class Lmdb(Reopened):
+@lru_cache
+def _environment(folder: str) -> Any:
+    """The LMDB in a folder. A process may open it only once, and without locks what its parent opened serves it too."""
+    try:
+        import lmdb
+    except ImportError:
+        raise DataError(f"{folder} is an LMDB and needs the lmdb package: pip install lmdb") from None
+    try:
+        return lmdb.open(folder, readonly=True, lock=False, readahead=False)
+    except lmdb.Error as error:
+        raise DataError(f"{folder} is a damaged LMDB: {error}") from None
+
+
+class Lmdb:
     """The field's LMDB layout: num-samples, image-%09d, label-%09d, from 1."""
 
     def __init__(self, name: str, folder: Path) -> None:
@@ -94,18 +108,8 @@ class Lmdb(Reopened):
             raise DataError(f"{folder} is an LMDB without num-samples: it needs num-samples, image-%09d and label-%09d")
         self.count = int(count)
 
-    def _open(self) -> Any:
-        try:
-            import lmdb
-        except ImportError:
-            raise DataError(f"{self.folder} is an LMDB and needs the lmdb package: pip install lmdb") from None
-        try:
-            return lmdb.open(self.folder, readonly=True, lock=False, readahead=False, max_readers=1)
-        except lmdb.Error as error:
-            raise DataError(f"{self.folder} is a damaged LMDB: {error}") from None
-
     def _get(self, key: str) -> bytes | None:
-        with self.handle.begin() as transaction:
+        with _environment(self.folder).begin() as transaction:
             value: bytes | None = transaction.get(key.encode())
             return value
 
