@@ -5,13 +5,14 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .charset import Charset
-from .document import Character, Document, Line, Page
-from .errors import CrnnError
+from crnn.charset import Charset
+from crnn.document import Character, Document, Line, Page
+from crnn.errors import CrnnError
 
 if TYPE_CHECKING:
-    from .recognizer import Recognizer, load
+    from crnn.recognizer import Recognizer, load
 
+__version__ = "0.1.0"
 __all__ = ["Character", "Charset", "CrnnError", "Document", "Line", "Page", "Recognizer", "load"]
 
 # Public names that need a library to be loaded come from these modules when they are first used.
@@ -19,13 +20,9 @@ _LAZY = {"Recognizer": "recognizer", "load": "recognizer"}
 
 
 def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        from importlib.metadata import version
-
-        return version("crnn")
     if name not in _LAZY:
         raise AttributeError(f"module 'crnn' has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(f".{_LAZY[name]}", __name__), name)
+    value = globals()[name] = getattr(import_module(f"crnn.{_LAZY[name]}"), name)
     return value
 
 

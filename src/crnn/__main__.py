@@ -1,5 +1,5 @@
 """`python -m crnn` is `crnn`."""
 
-from .cli import main
+from crnn.cli import main
 
 main()

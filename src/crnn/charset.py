@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import json
 import string
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .errors import CharsetError
+from crnn.errors import CharsetError
 
 BLANK = 0
 DIGITS = string.digits
@@ -118,7 +118,7 @@ class Charset:
                 raise CharsetError(f'{path} has no "charset" string: give a model.json or a text file of characters')
             characters = card["charset"]
         else:
-            characters = "".join(line.rstrip("\r") for line in _read_text(path).split("\n"))
+            characters = "".join(line.rstrip("\r") for line in read_text(path).split("\n"))
         try:
             return cls(characters)
         except CharsetError as error:
@@ -153,7 +153,8 @@ def _not_negative(index: int) -> int:
     return index
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """A UTF-8 text file; CharsetError says why it cannot be one."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -166,9 +167,6 @@ def _read_text(path: Path) -> str:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(_read_text(path))
+        return json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise CharsetError(f"{path} is not JSON (line {error.lineno})") from None
-
-
-__all__: Sequence[str] = ["BLANK", "DIGITS", "ENGLISH", "LETTERS", "LOWERCASE", "PUNCTUATION", "UPPERCASE", "Charset"]

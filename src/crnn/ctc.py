@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .charset import BLANK
+from crnn.charset import BLANK
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ import numpy as np
 from cv2.utils import logging as cv2_logging
 from numpy.typing import NDArray
 
-from .errors import ImageError, ModelError
+from crnn.errors import ImageError, ModelError
 
 Image: TypeAlias = NDArray[np.uint8]
 ImageSource: TypeAlias = Any
@@ -84,6 +84,12 @@ def load(source: ImageSource, name: str | None = None) -> Image:
     raise ImageError(f"a {type(source).__name__} is not an image: give a path, bytes, a PIL image or a numpy array")
 
 
+def find(folder: str | Path) -> list[Path]:
+    """The image files under a folder, by their names' endings, sorted; hidden files and folders are left out."""
+    files = (path for path in Path(folder).rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    return sorted(path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+
+
 def prepare(image: Image, preprocessing: Preprocessing) -> Image:
     """RGB (H, W, 3) → uint8 (height, w, channels), w = max(stride, round(W · height / H)): the aspect ratio stays."""
     rows, columns = image.shape[:2]
@@ -94,11 +100,21 @@ def prepare(image: Image, preprocessing: Preprocessing) -> Image:
             f"a crop of {columns}x{rows} pixels is {width} wide at the model's height of {height}, above the limit of "
             f"{preprocessing.max_width}: cut it into lines and words, or use read-page"
         )
-    if preprocessing.channels == 1:
-        image = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    shrinking = height < rows
-    resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR)
-    return resized.reshape(height, width, preprocessing.channels)
+    pixels = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) if preprocessing.channels == 1 else image
+    pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA if height < rows else cv2.INTER_LINEAR)
+    return np.asarray(pixels, np.uint8).reshape(height, width, preprocessing.channels)
+
+
+def size(data: bytes, name: str = "<bytes>") -> tuple[int, int]:
+    """Width and height in pixels of an encoded image, from its header where the format has one."""
+    if data.startswith((b"\xff\xd8", b"\x89PNG", b"GIF8", b"BM", b"RIFF")):
+        try:
+            return _header(data, name)
+        except (struct.error, IndexError):
+            raise ImageError(f"{name} is damaged: its header is cut off") from None
+    _check_size(width, height, name)
+    height, width = load(data, name).shape[:2]
+    return width, height
 
 
 def bucket(width: int) -> int:
@@ -146,9 +162,10 @@ def _decode(data: bytes, name: str) -> Image:
     if not _KNOWN_STARTS.match(data):
         raise ImageError(f"{name} is not an image in a format that can be read (JPEG, PNG, WebP, TIFF, BMP, GIF, …)")
     try:
-        _check_size(*_header(data, name), name)
+        width, height = _header(data, name)
     except (struct.error, IndexError):
         raise ImageError(f"{name} is damaged: its header is cut off") from None
+    _check_size(width, height, name)
     level = cv2_logging.setLogLevel(cv2_logging.LOG_LEVEL_SILENT)  # its complaints name no file; ours do
     try:
         pixels, kinds, blocks = cv2.imdecodeWithMetadata(np.frombuffer(data, np.uint8), flags=cv2.IMREAD_UNCHANGED)
@@ -281,7 +298,8 @@ def _check_size(width: int, height: int, name: str) -> None:
 
 
 def _from_pil(image: Any, name: str) -> Image:
-    _check_size(*image.size, name)
+    width, height = image.size
+    _check_size(width, height, name)
     try:
         image.load()  # PIL turns TIFF itself, and then forgets the orientation
         orientation = image.getexif().get(0x112, 1)
@@ -303,7 +321,7 @@ def _to_rgb(pixels: NDArray[Any], name: str) -> Image:
     _check_size(pixels.shape[1], pixels.shape[0], name)
     pixels = _to_uint8(pixels, name)
     if pixels.ndim == 2 or pixels.shape[2] == 1:
-        return cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
+        return np.repeat(pixels.reshape(*pixels.shape[:2], 1), 3, axis=2)
     if pixels.shape[2] == 4:
         alpha = pixels[:, :, 3:].astype(np.uint16)
         return ((pixels[:, :, :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from rapidfuzz.distance import Levenshtein
 
-from .errors import ConfigError
+from crnn.errors import ConfigError
 
 PROTOCOLS = ("36", "62", "94", "raw")
 

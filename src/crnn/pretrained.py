@@ -1,0 +1,68 @@
+"""Bundled models: a folder each in weights/, listed with the SHA-256 of its model.onnx in weights/SHA256SUMS."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from crnn.errors import ModelError
+from crnn.runtime import CARD, parse_card
+
+WEIGHTS = Path(__file__).with_name("weights")
+CHECKSUMS = "SHA256SUMS"  # as `sha256sum */model.onnx > SHA256SUMS` writes it
+
+
+def names() -> list[str]:
+    """Names of the bundled models."""
+    return sorted(file.parent.name for file in WEIGHTS.glob("*/model.onnx"))
+
+
+def find_model(model: str | Path) -> Path:
+    """The folder of a bundled model, else `model` as the path that it is.
+
+    A bundled name wins over a folder of the same name; write ./en for that. The bundled file is checked against its
+    SHA-256, since half a download would otherwise read nonsense.
+    """
+    if isinstance(model, str) and model in names():
+        folder = WEIGHTS / model
+        if sha256(model) != _listed().get(f"{model}/model.onnx"):
+            raise ModelError(f"the bundled model {model} is damaged ({folder}): install crnn again")
+        return folder
+    path = Path(model)
+    if not path.exists():
+        bundled = ", ".join(names()) or "none"
+        raise ModelError(f"there is no model {str(model)!r}: give a bundled name ({bundled}), a folder or a model.onnx")
+    return path
+
+
+def describe() -> list[dict[str, Any]]:
+    """Every bundled model: name, megabytes, number of characters, scores, SHA-256."""
+    described = []
+    for name in names():
+        folder = WEIGHTS / name
+        card = parse_card((folder / CARD).read_text(encoding="utf-8"), str(folder / CARD))
+        described.append(
+            {
+                "name": name,
+                "megabytes": round((folder / "model.onnx").stat().st_size / 1e6, 1),
+                "characters": len(card["charset"]),
+                "scores": card.get("scores", {}),
+                "sha256": sha256(name),
+            }
+        )
+    return described
+
+
+def sha256(name: str) -> str:
+    """SHA-256 of a bundled model's model.onnx, in hexadecimal."""
+    with (WEIGHTS / name / "model.onnx").open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _listed() -> dict[str, str]:
+    try:
+        lines = (WEIGHTS / CHECKSUMS).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return {}
+    return {file.lstrip("*"): digest for digest, file in (line.split(maxsplit=1) for line in lines if line.strip())}

@@ -1,0 +1,119 @@
+"""Recognizer: images of words and lines to text."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from crnn import ctc, image, pretrained
+from crnn.charset import Charset
+from crnn.document import Character, Line
+from crnn.errors import CharsetError, CrnnError, ImageError, ModelError
+from crnn.image import ImageSource, Preprocessing
+from crnn.runtime import Engine, open_engine
+
+BATCH = 64  # crops that the network sees at a time,
+BATCH_PIXELS = BATCH * 256  # and columns of pixels, so that long lines do not multiply the memory
+READ_AHEAD = 512  # images that are sorted by width together
+
+
+def load(model: str | Path = "en", engine: str = "openvino") -> Recognizer:
+    """Open a bundled model by its name, a model folder or a model.onnx."""
+    return Recognizer(open_engine(pretrained.find_model(model), engine), name=str(model))
+
+
+@dataclass(frozen=True)
+class _Crop:
+    pixels: image.Image  # prepared
+    width: int  # of the original, pixels
+    height: int
+    path: str | None
+
+
+class Recognizer:
+    """Reads crops that hold one word or one line each."""
+
+    def __init__(self, engine: Engine, name: str = "model") -> None:
+        self.engine = engine
+        self.name = name
+        self.card = engine.card
+        try:
+            self.charset = Charset(self.card["charset"])
+            self.preprocessing = Preprocessing.from_dict(self.card["preprocessing"])
+        except (KeyError, TypeError, AttributeError, CharsetError) as error:
+            raise ModelError(f"model {name} has an unusable model.json: {error}") from None
+
+    def read(self, source: ImageSource) -> Line:
+        """Read one image: a path, encoded bytes, a PIL image or a numpy array."""
+        return self.read_batch([source])[0]
+
+    def read_batch(self, sources: Iterable[ImageSource]) -> list[Line]:
+        """Read many, in their order; each answer is the one that `read` gives. The first bad image raises its error."""
+        return self._lines([self._crop(source) for source in sources])
+
+    def read_many(self, sources: Iterable[ImageSource]) -> Iterator[tuple[ImageSource, Line | CrnnError]]:
+        """Read any number, in their order, yielding (source, Line) or, for one that cannot be read, (source, error)."""
+        sources = iter(sources)
+        while chunk := list(islice(sources, READ_AHEAD)):
+            tried = [self._try_crop(source) for source in chunk]
+            lines = iter(self._lines([crop for crop in tried if isinstance(crop, _Crop)]))
+            for source, crop in zip(chunk, tried, strict=True):
+                yield source, next(lines) if isinstance(crop, _Crop) else crop
+
+    def _crop(self, source: ImageSource) -> _Crop:
+        path = str(source) if isinstance(source, (str, Path)) else None
+        pixels = image.load(source)
+        try:
+            prepared = image.prepare(pixels, self.preprocessing)
+        except ImageError as error:
+            raise ImageError(f"{path}: {error}") if path else error from None
+        return _Crop(prepared, pixels.shape[1], pixels.shape[0], path)
+
+    def _try_crop(self, source: ImageSource) -> _Crop | ImageError:
+        try:
+            return self._crop(source)
+        except ImageError as error:
+            return error
+
+    def _lines(self, crops: Sequence[_Crop]) -> list[Line]:
+        by_width: dict[int, list[int]] = defaultdict(list)
+        for i, crop in enumerate(crops):
+            by_width[image.bucket(crop.pixels.shape[1])].append(i)
+        lines: dict[int, Line] = {}
+        for width, members in by_width.items():
+            size = max(1, min(BATCH, BATCH_PIXELS // width))
+            for start in range(0, len(members), size):
+                batch = members[start : start + size]
+                decodings = self._decode([crops[i].pixels for i in batch], width)
+                lines |= {i: self._line(crops[i], decoding) for i, decoding in zip(batch, decodings, strict=True)}
+        return [lines[i] for i in range(len(crops))]
+
+    def _decode(self, crops: Sequence[image.Image], width: int) -> list[ctc.Decoding]:
+        stride = self.preprocessing.stride
+        logits = self.engine.run(image.stack(crops, width))
+        expected = (len(crops), image.timesteps(width, stride), self.charset.num_classes)
+        if logits.shape != expected:
+            raise ModelError(
+                f"model {self.name} gives logits of shape {logits.shape} where its model.json promises {expected}: "
+                "export it again"
+            )
+        return ctc.greedy_batch(logits, [image.timesteps(crop.shape[1], stride) for crop in crops])
+
+    def _line(self, crop: _Crop, decoding: ctc.Decoding) -> Line:
+        text = self.charset.decode(decoding.classes)
+        scale = self.preprocessing.stride * crop.width / crop.pixels.shape[1]  # pixels of the original a timestep
+        edges = [
+            (round(start * scale), min(crop.width, max(round(start * scale) + 1, round(end * scale))))
+            for start, end in decoding.spans
+        ]
+        characters = tuple(
+            Character(character, confidence, (left, 0, right, crop.height))
+            for character, confidence, (left, right) in zip(text, decoding.confidences, edges, strict=True)
+        )
+        return Line(text, decoding.confidence, characters, path=crop.path)
+
+    def __repr__(self) -> str:
+        return f"<Recognizer {self.name}: {len(self.charset)} characters>"
