@@ -33,6 +33,7 @@ SUFFIXES = (
 MAX_PIXELS = 100_000_000
 
 _JPEG_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")  # in entropy-coded data FF00 is a byte, D0-D7 are restarts
+_EXIF = re.compile(b"exif", re.IGNORECASE)  # may turn the image
 _KNOWN_STARTS = re.compile(
     rb"\xff\xd8\xff|\x89PNG\r\n|GIF8[79]a|BM|II\*\0|MM\0\*|RIFF....WEBP|\0\0\0\x0cjP  |....ftypavi[fs]|P[1-7]\s",
     re.DOTALL,
@@ -84,6 +85,17 @@ def load(source: ImageSource, name: str | None = None) -> Image:
     raise ImageError(f"a {type(source).__name__} is not an image: give a path, bytes, a PIL image or a numpy array")
 
 
+def size(data: bytes, name: str = "<bytes>") -> tuple[int, int]:
+    """Width and height in pixels of an encoded image, upright; from its header alone where that tells."""
+    if data.startswith((b"\xff\xd8", b"\x89PNG", b"GIF8", b"BM", b"RIFF")) and not _EXIF.search(data):
+        try:
+            return _header(data, name)
+        except (struct.error, IndexError):
+            raise ImageError(f"{name} is damaged: its header is cut off") from None
+    height, width = load(data, name).shape[:2]
+    return width, height
+
+
 def find(folder: str | Path) -> list[Path]:
     """The image files under a folder, by their names' endings, sorted; hidden files and folders are left out."""
     files = (path for path in Path(folder).rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
@@ -103,18 +115,6 @@ def prepare(image: Image, preprocessing: Preprocessing) -> Image:
     pixels = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) if preprocessing.channels == 1 else image
     pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA if height < rows else cv2.INTER_LINEAR)
     return np.asarray(pixels, np.uint8).reshape(height, width, preprocessing.channels)
-
-
-def size(data: bytes, name: str = "<bytes>") -> tuple[int, int]:
-    """Width and height in pixels of an encoded image, from its header where the format has one."""
-    if data.startswith((b"\xff\xd8", b"\x89PNG", b"GIF8", b"BM", b"RIFF")):
-        try:
-            return _header(data, name)
-        except (struct.error, IndexError):
-            raise ImageError(f"{name} is damaged: its header is cut off") from None
-    _check_size(width, height, name)
-    height, width = load(data, name).shape[:2]
-    return width, height
 
 
 def bucket(width: int) -> int:
