@@ -134,7 +134,7 @@ class Charset:
         try:
             count = sum(key.endswith("_index") for key in ord_map)
             characters = [char_dict[f"{ord_map[f'{i}_index']}_ord"] for i in range(count)]
-            if any(len(c) != 1 for c in characters):
+            if not characters or any(len(c) != 1 for c in characters):
                 raise ValueError
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             what = f" (no entry {error})" if isinstance(error, KeyError) else ""

@@ -65,7 +65,8 @@ def greedy_batch(logits: NDArray[Any], lengths: Sequence[int] | None = None) -> 
     bounds = np.stack([row * steps + start, row * steps + end], axis=1).ravel()
     peaks = np.maximum.reduceat(np.append(probability.ravel(), 0.0), bounds)[::2] if len(bounds) else np.zeros(0)
 
-    confidence = np.exp(np.log(probability).sum(axis=1))
+    # A running sum, because a plain one adds in an order that depends on the length of the padding.
+    confidence = np.exp(np.log(probability).cumsum(axis=1)[:, -1])
     cuts = np.searchsorted(row, np.arange(rows + 1))
     return [
         Decoding(

@@ -46,12 +46,15 @@ class _OpenVINO:
 
     def __init__(self, file: Path) -> None:
         import openvino
+        from openvino.frontend import FrontEndManager
 
-        core = openvino.Core()
         try:
-            model = core.read_model(file)
-            self._compiled = core.compile_model(model, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
-        except RuntimeError as error:
+            frontend = FrontEndManager().load_by_framework(
+                "onnx"
+            )  # alone: the others would complain of what is not theirs
+            model = frontend.convert(frontend.load(str(file)))
+            self._compiled = openvino.Core().compile_model(model, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
+        except Exception as error:  # its exceptions have no common base of their own
             raise ModelError(f"{file} cannot be opened: {_last_line(error)}") from None
         try:
             text = model.get_rt_info(["framework", CARD]).value

@@ -1,0 +1,14 @@
+import pytest
+from hypothesis import settings
+
+import bars
+
+# The same examples every time, however slow the machine: a test that fails must fail again.
+settings.register_profile("crnn", derandomize=True, deadline=None, max_examples=50)
+settings.load_profile("crnn")
+
+
+@pytest.fixture(scope="session")
+def bar_model(tmp_path_factory):
+    """A model folder whose model reads bars.draw(...)."""
+    return bars.write_model(tmp_path_factory.mktemp("bars"))

@@ -1,0 +1,177 @@
+"""The command line as a person or a script meets it: a process, its two streams, its exit status."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import bars
+
+CHARSETS = Path(__file__).parent.parent / "examples" / "charsets"
+
+
+def crnn(*arguments, **options):
+    """Run `crnn ARGUMENTS`; the finished process with stdout, stderr, returncode."""
+    command = [sys.executable, "-m", "crnn", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, encoding="utf-8", check=False, timeout=60, **options)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """number/12.png, number/deep/345.jpg and notes.txt."""
+    (tmp_path / "number" / "deep").mkdir(parents=True)
+    Image.fromarray(bars.draw("12")).save(tmp_path / "number" / "12.png")
+    Image.fromarray(bars.draw("345")).save(tmp_path / "number" / "deep" / "345.jpg", quality=95)
+    (tmp_path / "number" / "notes.txt").write_text("not an image")
+    return tmp_path / "number"
+
+
+def test_one_image_is_its_text(bar_model, folder):
+    done = crnn("read", folder / "12.png", "--model", bar_model)
+    assert (done.stdout, done.stderr, done.returncode) == ("12\n", "", 0)
+
+
+def test_directory_is_path_and_text_a_line(bar_model, folder):
+    done = crnn("read", folder, "--model", bar_model)
+    assert done.stdout == f"{folder / '12.png'}\t12\n{folder / 'deep' / '345.jpg'}\t345\n"
+    assert (done.stderr, done.returncode) == ("", 0)
+
+
+def test_json_is_one_object_a_line(bar_model, folder):
+    done = crnn("read", folder, "-m", bar_model, "--json")
+    first, second = map(json.loads, done.stdout.splitlines())
+    assert (first["path"], first["text"]) == (str(folder / "12.png"), "12")
+    assert second["characters"][2]["text"] == "5"
+    assert second["characters"][2]["box"] == [48, 0, 60, 32]
+    assert 0.9 < second["confidence"] <= 1
+
+
+def test_bad_images_are_named_and_the_rest_is_read(bar_model, folder, tmp_path):
+    text, zero, cut = tmp_path / "text.png", tmp_path / "zero.jpg", tmp_path / "cut.jpg"
+    text.write_text("hello")
+    zero.write_bytes(b"")
+    cut.write_bytes((folder / "deep" / "345.jpg").read_bytes()[:-300])
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    missing = tmp_path / "missing.png"
+    done = crnn("read", text, zero, cut, missing, bare, folder / "12.png", "-m", bar_model)
+    assert done.stdout == f"{folder / '12.png'}\t12\n"
+    assert done.returncode == 1
+    complaints = done.stderr.splitlines()
+    assert len(complaints) == 5
+    assert all(line.startswith("crnn: ") for line in complaints)
+    for path in (text, zero, cut, missing, bare):
+        assert sum(line.startswith(f"crnn: {path} ") for line in complaints) == 1
+
+
+def test_decoders_own_complaints_do_not_show(bar_model, tmp_path):
+    pixels = Image.fromarray(bars.draw("7"))
+    odd = tmp_path / "odd.png"
+    pixels.save(odd, icc_profile=b"bogus" * 10)
+    done = crnn("read", odd, "-m", bar_model)
+    assert (done.stdout, done.stderr, done.returncode) == ("7\n", "", 0)
+
+
+def test_min_confidence_leaves_out_what_is_doubtful(bar_model, tmp_path):
+    between = round((bars.LEVELS[1:3].mean() + 1) * 127.5)  # as likely a 0 as a 1
+    Image.fromarray(np.full((32, 12, 3), between, np.uint8)).save(tmp_path / "doubtful.png")
+    Image.fromarray(bars.draw("3")).save(tmp_path / "sure.png")
+    assert len(crnn("read", tmp_path, "-m", bar_model).stdout.splitlines()) == 2
+    done = crnn("read", tmp_path, "-m", bar_model, "--min-confidence", 0.9)
+    assert done.stdout == f"{tmp_path / 'sure.png'}\t3\n"
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize("model", ["klingon", "folder", "file.onnx"])
+def test_unreadable_model_is_one_sentence(tmp_path, folder, model):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file.onnx").write_text("hello")
+    done = crnn("read", folder, "-m", model, cwd=tmp_path)
+    assert (done.stdout, done.returncode) == ("", 1)
+    assert done.stderr.startswith("crnn: ")
+    assert len(done.stderr.splitlines()) == 1
+    assert model in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "read",
+        "read x.png --speed",
+        "read x.png --engine abacus",
+        "read x.png --min-confidence 2",
+        "charset diff a",
+        "fly",
+    ],
+)
+def test_wrong_usage_is_exit_2(arguments):
+    done = crnn(*arguments.split())
+    assert (done.stdout, done.returncode) == ("", 2)
+    assert "Error: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_help_and_version():
+    assert "read" in crnn("--help").stdout
+    done = crnn("--version")
+    assert (done.stdout.split()[0], done.returncode) == ("crnn", 0)
+
+
+def test_interrupt_is_quiet(bar_model, tmp_path):
+    for i in range(3):
+        os.mkfifo(tmp_path / f"{i}.png")  # never written: reading them waits
+    command = [sys.executable, "-m", "crnn", "read", *map(str, tmp_path.glob("*.png")), "-m", str(bar_model)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8")
+    time.sleep(1.5)
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=20)
+    assert (stdout, stderr.strip(), process.returncode) == ("", "", 130)
+
+
+def test_models_lists_what_is_bundled():
+    done = crnn("models", "--json")
+    assert done.returncode == 0
+    assert all(
+        {"name", "megabytes", "characters", "scores", "sha256"} <= set(model) for model in json.loads(done.stdout)
+    )
+
+
+def test_charset_build_from_texts_pairs_and_labels(tmp_path, folder):
+    text = tmp_path / "text.txt"
+    text.write_text("hello\nworld\n")
+    assert crnn("charset", "build", text).stdout == "".join(f"{c}\n" for c in "dehlorw")
+    pair = [CHARSETS / "char_dict_en.json", CHARSETS / "ord_map_en.json"]
+    done = crnn("charset", "build", *pair, "--output", tmp_path / "en.txt")
+    assert done.returncode == 0
+    assert (tmp_path / "en.txt").read_text().startswith("6\nx\nv\n")
+    (folder / "labels.tsv").write_text("12.png\t12\ndeep/345.jpg\t3 45\n")
+    assert crnn("charset", "build", folder).stdout == "".join(f"{c}\n" for c in " 12345")
+
+
+def test_charset_show_and_diff(tmp_path, bar_model):
+    other = tmp_path / "other.txt"
+    other.write_text("10ab23456789")
+    assert crnn("charset", "show", bar_model).stdout == f"10 characters\n{bars.DIGITS}\n"
+    difference = json.loads(crnn("charset", "diff", bar_model, other, "--json").stdout)
+    assert difference == {"added": "ab", "removed": "", "moved": "0123456789"}
+
+
+def test_charset_file_that_is_none_is_named(tmp_path):
+    done = crnn("charset", "show", tmp_path / "missing.txt")
+    assert done.returncode == 1
+    assert str(tmp_path / "missing.txt") in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_installed_command_is_this_one():
+    script = shutil.which("crnn", path=str(Path(sys.executable).parent))
+    assert script
+    assert subprocess.run([script, "--version"], capture_output=True, check=True).stdout.startswith(b"crnn ")
