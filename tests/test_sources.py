@@ -15,12 +15,12 @@ import lmdb
 import pyarrow
 import pyarrow.parquet
 import pytest
-from crops import crop, write_crops, write_folder
 
 from crnn.data.labels import Sample
 from crnn.data.records import ShardWriter
 from crnn.data.sources import Source, open_parts, open_source
 from crnn.errors import DataError, LabelError
+from crops import crop, write_crops, write_folder
 
 LABELS = ["Stop", "one, two", "二 three"]
 CROPS = [crop(number) for number in range(3)]

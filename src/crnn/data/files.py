@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import shutil
 import tarfile
 import tempfile
 import zipfile
@@ -16,6 +17,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from crnn.errors import DataError
+
+
+class Missing(DataError):
+    """A file that is not there."""
 
 
 class Files(Protocol):
@@ -49,7 +54,7 @@ def open_files(path: str | Path) -> Files:
     if path.is_dir():
         return Folder(path)
     if not path.exists():
-        raise DataError(f"{path} does not exist")
+        raise Missing(f"{path} does not exist")
     if not is_archive(path):
         return Folder(path.parent)
     if _is_zip(path):
@@ -112,7 +117,7 @@ class Folder:
         try:
             fd = os.open(where, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         except FileNotFoundError:
-            raise DataError(f"{where} does not exist") from None
+            raise Missing(f"{where} does not exist") from None
         except (OSError, ValueError) as error:  # ValueError: a NUL in the name
             raise DataError(f"{where} cannot be read: {getattr(error, 'strerror', None) or error}") from None
         with open(fd, "rb", buffering=0) as file:
@@ -177,7 +182,7 @@ class Zip(_Archive):
     def read(self, path: str) -> bytes:
         member = self.members.get(posixpath.normpath(path))
         if member is None:
-            raise DataError(f"{self.archive}/{path} does not exist")
+            raise Missing(f"{self.archive}/{path} does not exist")
         try:
             data: bytes = self.handle.read(member)
             return data
@@ -202,7 +207,7 @@ class Tar(_Archive):
     def read(self, path: str) -> bytes:
         offset, size = self.members.get(posixpath.normpath(path), (0, -1))
         if size < 0:
-            raise DataError(f"{self.archive}/{path} does not exist")
+            raise Missing(f"{self.archive}/{path} does not exist")
         self.handle.seek(offset)
         data: bytes = self.handle.read(size)
         if len(data) < size:
@@ -233,7 +238,7 @@ class Remote(Reopened):
         try:
             return getattr(system, method)(posixpath.join(root, path).rstrip("/"), **options)
         except FileNotFoundError:
-            raise DataError(f"{posixpath.join(self.place, path).rstrip('/')} does not exist") from None
+            raise Missing(f"{posixpath.join(self.place, path).rstrip('/')} does not exist") from None
         except Exception as error:  # each file system has errors of its own
             raise DataError(f"{posixpath.join(self.place, path)} cannot be read: {error}") from None
 
@@ -256,6 +261,80 @@ class Remote(Reopened):
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(self.read(path))
         return target
+
+
+class Output:
+    """A folder that is written to; every file appears in it complete or not at all."""
+
+    def __init__(self, place: str | Path) -> None:
+        self.place = str(place)
+        self.work = Path(place, ".prepare")
+        """Where files are made before they are put: on the same disk, so that putting is a rename."""
+
+    def open(self) -> None:
+        try:
+            self.work.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataError(f"{self.place} cannot be made: {error.strerror}") from None
+
+    def names(self) -> set[str]:
+        return {each.name for each in Path(self.place).iterdir()} if Path(self.place).is_dir() else set()
+
+    def read(self, name: str) -> bytes | None:
+        """A file, or None if it is not there."""
+        try:
+            return Path(self.place, name).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def put(self, file: Path, name: str) -> None:
+        """Move a finished file to its name."""
+        os.replace(file, Path(self.place, name))
+
+    def write(self, name: str, data: bytes) -> None:
+        part = self.work / f"{Path(name).name}.{os.getpid()}.part"
+        part.write_bytes(data)
+        self.put(part, name)
+
+    def close(self) -> None:
+        """Remove the traces of the work."""
+        shutil.rmtree(self.work)
+
+
+class RemoteOutput(Output):
+    """A folder behind an fsspec URL; files are made on this machine and sent."""
+
+    def __init__(self, url: str) -> None:
+        self.place, self.remote = url.rstrip("/"), Remote(url)
+        self.work = _scratch(f"for {url}")
+
+    def open(self) -> None:
+        self.remote._call("makedirs", ".prepare", exist_ok=True)
+
+    def names(self) -> set[str]:
+        if not self.remote.exists(""):
+            return set()
+        return {posixpath.basename(name.rstrip("/")) for name in self.remote._call("ls", "", detail=False)}
+
+    def read(self, name: str) -> bytes | None:
+        try:
+            return self.remote.read(name)
+        except Missing:
+            return None
+
+    def put(self, file: Path, name: str) -> None:
+        system, root = self.remote.handle
+        part = f"{root}/.prepare/{posixpath.basename(name)}.{os.getpid()}.part"
+        system.put_file(str(file), part)
+        system.mv(part, f"{root}/{name}")
+        file.unlink()
+
+    def close(self) -> None:
+        self.remote._call("rm", ".prepare", recursive=True)
+
+
+def open_output(path: str | Path) -> Output:
+    return RemoteOutput(str(path)) if "://" in str(path) else Output(path)
 
 
 _kept: list[tempfile.TemporaryDirectory[str]] = []

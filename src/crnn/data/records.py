@@ -205,22 +205,23 @@ class Index:
 
 
 class ShardWriter:
-    """Writes one shard and its index; both appear under their names complete, or not at all."""
+    """Writes a shard and, when it is closed, its index beside it."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.index = path, Index()
-        self._part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        self._file = open(self._part, "wb")  # noqa: SIM115 — __exit__ closes it
+        self._file = open(path, "wb")  # noqa: SIM115 — __exit__ closes it
 
     def add(self, sample: Sample, width: int, height: int) -> None:
         """Append a sample whose image has this many pixels."""
-        payload = encode_example({
-            "image": sample.image,
-            "label": sample.label.encode(),
-            "path": sample.path.encode("utf-8", "surrogateescape"),
-            "width": width,
-            "height": height,
-        })  # fmt: skip
+        payload = encode_example(
+            {
+                "image": sample.image,
+                "label": sample.label.encode(),
+                "path": sample.path.encode("utf-8", "surrogateescape"),
+                "width": width,
+                "height": height,
+            }
+        )
         self.index.add(self._file.tell() + _HEADER, len(payload), sample.label, sample.path, width, height)
         self._file.write(frame(payload))
 
@@ -230,17 +231,11 @@ class ShardWriter:
     def __exit__(self, failed: type[BaseException] | None, *_: object) -> None:
         with self._file:
             size = self._file.tell()
-            if not failed:
-                self._file.flush()
-                os.fsync(self._file.fileno())
+            self._file.flush()
+            os.fsync(self._file.fileno())  # what is there after a power cut is whole
         if not failed:
-            index = self.path.with_name(self.path.name + INDEX_SUFFIX)
-            part = index.with_name(f".{index.name}.{os.getpid()}.part")
-            with open(part, "wb") as file:
-                self.index.save(file, size)
-            os.replace(part, index)
-            os.replace(self._part, self.path)  # last: a shard that is there is whole
-        self._part.unlink(missing_ok=True)
+            with open(self.path.with_name(self.path.name + INDEX_SUFFIX), "wb") as index:
+                self.index.save(index, size)
 
 
 class Records:

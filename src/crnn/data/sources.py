@@ -9,6 +9,7 @@ from __future__ import annotations
 import bisect
 import posixpath
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import lru_cache
 from itertools import accumulate, islice
 from pathlib import Path, PurePosixPath
@@ -236,12 +237,17 @@ class Subset:
 
 
 class Joined:
-    """Several sources one after the other."""
+    """Several sources one after the other; ``named``: their paths start with their names."""
 
-    def __init__(self, name: str, sources: Iterable[Source]) -> None:
-        self.name, self.sources = name, list(sources)
+    def __init__(self, name: str, sources: Iterable[Source], named: bool = False) -> None:
+        self.name, self.sources, self.named = name, list(sources), named
         self.ends = list(accumulate(len(source) for source in self.sources))
-        self.rejected = [each for source in self.sources for each in source.rejected]
+        self.rejected = [
+            replace(each, path=self._named(source, each.path)) for source in self.sources for each in source.rejected
+        ]
+
+    def _named(self, source: Source, path: str) -> str:
+        return f"{source.name}/{path}" if self.named else path
 
     def _find(self, i: int) -> tuple[Source, int]:
         if not -len(self) <= i < len(self):
@@ -263,7 +269,7 @@ class Joined:
 
     def path(self, i: int) -> str:
         source, i = self._find(i)
-        return source.path(i)
+        return self._named(source, source.path(i))
 
 
 Parts = dict[str, Source]

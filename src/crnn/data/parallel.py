@@ -1,0 +1,99 @@
+"""Run one function over many tasks: in this process, on all its cores, or on a Ray cluster."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import connection, parent_process
+from typing import Any, TypeVar
+
+import cv2
+
+from crnn.errors import CrnnError, DataError
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+
+def cores() -> int:
+    """Cores this process may use (a container or taskset may allow fewer than the machine has)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run(
+    function: Callable[[Task], Result], tasks: Sequence[Task], workers: int | None = None, ray: str | None = None
+) -> Iterator[Result]:
+    """The results as they come. ``workers`` processes, all cores when None; 1 is this process, without any other.
+
+    ``ray`` is a Ray address ("auto" finds a running cluster) and then decides alone. Only a few results wait at a
+    time, so memory does not grow with the tasks.
+    """
+    if ray is not None:
+        yield from _on_ray(function, tasks, ray)
+        return
+    workers = min(workers or cores(), len(tasks))
+    if workers <= 1:
+        yield from map(function, tasks)
+        return
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)  # a fork does not take OpenCV's threads along, and the child would wait for them for ever
+    pool = ProcessPoolExecutor(workers, initializer=_start_worker)
+    waiting: deque[Future[Result]] = deque()
+    try:
+        for task in tasks:
+            waiting.append(pool.submit(function, task))
+            if len(waiting) > 2 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    except BrokenProcessPool:
+        raise DataError("a worker process was killed, most likely for memory: try again with fewer --workers") from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+        cv2.setNumThreads(threads)
+
+
+def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle: it lets the last tasks end
+    cv2.setNumThreads(1)  # where processes are not forked
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A killed parent must not leave workers waiting for ever."""
+    if parent := parent_process():
+        connection.wait([parent.sentinel])
+        os._exit(1)
+
+
+def _on_ray(function: Callable[[Task], Result], tasks: Sequence[Task], address: str) -> Iterator[Result]:
+    try:
+        import ray
+        import ray.data
+    except ImportError:
+        raise DataError("--ray needs Ray: pip install 'crnn[ray]'") from None
+
+    def one(row: dict[str, Any]) -> dict[str, Any]:
+        cv2.setNumThreads(1)
+        try:
+            return {"result": function(row["item"])}
+        except CrnnError as error:  # Ray would wrap it in its own traceback
+            return {"result": error}
+
+    if not ray.is_initialized():
+        try:
+            ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
+        except ConnectionError as error:
+            raise DataError(f"no Ray cluster answers at {address!r}: {error}") from None
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    rows = ray.data.from_items(list(tasks), override_num_blocks=max(1, len(tasks))).map(one)
+    for row in rows.iter_rows():
+        if isinstance(row["result"], CrnnError):
+            raise row["result"]
+        yield row["result"]
