@@ -1,0 +1,202 @@
+"""What a training run is made of: frozen dataclasses, filled from a preset, a TOML file and `--set a.b=c`."""
+
+from __future__ import annotations
+
+import tomllib
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from crnn.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class SourceConfig:
+    """Labelled images: a path that `crnn data check` understands."""
+
+    path: str
+    weight: float = 1.0  # share of the labelled samples, relative to the other sources
+    split: str | None = None  # "train", "valid" or "test" of the source; None takes all of it
+    fold_case: bool = False  # the labels are all capitals (or all small) whatever is printed
+    augment: float = 1.0  # 0 shows the images as they are
+
+
+@dataclass(frozen=True)
+class SynthConfig:
+    """Crops rendered while training."""
+
+    share: float = 1.0  # part of the samples that is rendered, 0..1, once the labelled ones take part
+    fonts: tuple[str, ...] = ()  # folders or files; empty takes the system's
+    corpus: tuple[str, ...] = ()  # text files; empty takes frequent English words
+    mix: dict[str, float] = field(default_factory=dict)  # kinds of strings, see synth/corpus.py
+    looks: dict[str, float] = field(default_factory=dict)  # see synth/generate.py
+    max_length: int = 40  # characters
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    architecture: str = "crnn-small"
+    channels: int = 1  # 1 grey, 3 RGB
+    hidden: int = 192  # LSTM units per direction
+    layers: int = 2
+    dropout: float = 0.1
+
+
+@dataclass(frozen=True)
+class OptimiserConfig:
+    learning_rate: float = 1.5e-3  # at the top of the schedule
+    weight_decay: float = 0.02
+    warmup: int = 500  # steps
+    final: float = 0.01  # part of the learning rate that is left at the end of the cosine
+    clip: float = 5.0  # norm of the gradient
+    ema: float = 0.999  # decay of the averaged weights, which are validated and published; 0 turns it off
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One run. `charset`: "english", "digits", "auto" (the characters of the training labels) or a charset file."""
+
+    output: str = "crnn-run"
+    charset: str = "auto"
+    init: str = ""  # bundled model or model folder whose weights to start from
+    steps: int = 2000  # updates in all
+    column_steps: int = 0  # of these, how many first learn each column from the rendered character under it
+    batch: int = 64  # crops
+    workers: int = 1  # processes that render and load
+    seed: int = 0
+    precision: str = "auto"  # auto: bf16 where the hardware has it; "32", "bf16", "16"
+    validate_every: int = 500  # steps
+    max_rejected: float = 0.05  # part of the labelled samples that may be unusable before the run refuses to start
+    train: tuple[SourceConfig, ...] = ()
+    valid: tuple[SourceConfig, ...] = ()
+    synth: SynthConfig = SynthConfig(share=0.0)
+    model: ModelConfig = ModelConfig()
+    optimiser: OptimiserConfig = OptimiserConfig()
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "validate_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} = {getattr(self, name)} is impossible: it must be 1 or more")
+        if not 0.0 <= self.synth.share <= 1.0:
+            raise ConfigError(f"synth.share = {self.synth.share} is impossible: it is a part, from 0 to 1")
+        if self.column_steps and not self.synth.share:
+            raise ConfigError("column_steps needs rendered crops, whose characters have known places: set synth.share above 0")
+        if self.column_steps > self.steps:
+            raise ConfigError(f"column_steps ({self.column_steps}) is more than steps ({self.steps}): it is a part of them")
+        if self.precision not in ("auto", "32", "bf16", "16"):
+            raise ConfigError(f"precision {self.precision!r} does not exist: choose auto, 32, bf16 or 16")
+        if not self.train and not self.synth.share:
+            raise ConfigError("nothing to train on: give --data FOLDER, or set synth.share above 0")
+        if self.charset == "auto" and not self.train:
+            raise ConfigError("charset = \"auto\" takes the characters of the labels, and there are none: name a charset")
+
+
+def presets() -> list[str]:
+    """Names for --preset."""
+    return sorted(file.name.removesuffix(".toml") for file in resources.files("crnn.presets").iterdir() if file.name.endswith(".toml"))
+
+
+def load_config(
+    preset: str | None = None, file: str | Path | None = None, overrides: Iterable[str] = (), **options: Any
+) -> TrainConfig:
+    """A preset, then a TOML file, then `a.b=c` strings, then keyword options (None is "not given"): the later one wins."""
+    values: dict[str, Any] = {}
+    if preset is not None:
+        if preset not in presets():
+            raise ConfigError(f"preset {preset!r} does not exist: choose one of {', '.join(presets())}")
+        _merge(values, tomllib.loads((resources.files("crnn.presets") / f"{preset}.toml").read_text("utf-8")))
+    if file is not None:
+        try:
+            _merge(values, tomllib.loads(Path(file).read_text("utf-8")))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise ConfigError(f"{file}: cannot be read as TOML ({error})") from None
+    for override in overrides:
+        name, equals, text = override.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"--set {override}: write it as name=value, for example optimiser.learning_rate=0.001")
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text  # a bare word is a string
+        for part in reversed(name.split(".")):
+            value = {part: value}
+        _merge(values, value)
+    _merge(values, {name: value for name, value in options.items() if value is not None})
+    return _build(TrainConfig, values, "")
+
+
+def to_toml(config: TrainConfig) -> str:
+    """The whole configuration as TOML that `load_config` reads back equal."""
+    return _toml(asdict(config), "")
+
+
+def _merge(base: dict[str, Any], new: Mapping[str, Any]) -> None:
+    for key, value in new.items():
+        if isinstance(value, Mapping) and isinstance(base.get(key), dict) and key not in ("mix", "looks"):
+            _merge(base[key], value)
+        else:
+            base[key] = value
+
+
+def _build(kind: Any, values: Any, where: str) -> Any:
+    """`values` as `kind`: dataclasses, tuples and plain values are checked by their annotations."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if is_dataclass(kind):
+        if isinstance(values, kind):
+            return values
+        if not isinstance(values, Mapping):
+            raise ConfigError(f"{where} is a table of settings, not {values!r}")
+        hints = typing.get_type_hints(kind)
+        known = {f.name for f in fields(kind)}
+        for key in values:
+            if key not in known:
+                raise ConfigError(f"{where + '.' if where else ''}{key} is not a setting: choose from {', '.join(sorted(known))}")
+        built = {k: _build(hints[k], v, f"{where}.{k}" if where else k) for k, v in values.items()}
+        try:
+            return kind(**built)
+        except TypeError as error:
+            raise ConfigError(f"{where or 'config'}: {error}") from None
+    if origin is tuple:
+        if not isinstance(values, (list, tuple)):
+            raise ConfigError(f"{where} is a list, not {values!r}")
+        return tuple(_build(arguments[0], value, f"{where}[{i}]") for i, value in enumerate(values))
+    if origin is dict:
+        if not isinstance(values, Mapping):
+            raise ConfigError(f"{where} is a table name = weight, not {values!r}")
+        return {str(key): _build(arguments[1], value, f"{where}.{key}") for key, value in values.items()}
+    if origin is types.UnionType:
+        return None if values is None else _build(arguments[0], values, where)
+    if kind is float and isinstance(values, int) and not isinstance(values, bool):
+        return float(values)
+    if not isinstance(values, kind) or (isinstance(values, bool) and kind is not bool):
+        raise ConfigError(f"{where} = {values!r} should be {'a whole number' if kind is int else 'a number' if kind is float else 'text' if kind is str else 'true or false'}")
+    return values
+
+
+def _toml(values: Mapping[str, Any], prefix: str) -> str:
+    lines, tables = [], []
+    for key, value in values.items():
+        if value is None:
+            continue
+        if isinstance(value, Mapping):
+            tables.append(f"\n[{prefix}{key}]\n" + _toml(value, f"{prefix}{key}."))
+        elif isinstance(value, (list, tuple)) and value and isinstance(value[0], Mapping):
+            tables += [f"\n[[{prefix}{key}]]\n" + _toml(item, f"{prefix}{key}.") for item in value]
+        else:
+            lines.append(f"{key} = {_toml_value(value)}\n")
+    return "".join(lines + tables)
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return '"' + "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in escaped) + '"'
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(_toml_value(item) for item in value) + "]"
+    return repr(value)

@@ -1,0 +1,134 @@
+"""The network, whole in this file: image → convolutions → one feature column per timestep → BiLSTM → logits.
+
+    images (N, channels, height, W) float32 in -1..1, W a multiple of the stride
+    logits (N, T, classes), T = W / stride, class 0 the CTC blank
+
+Two architectures share everything but the convolutions:
+
+* `crnn-vgg`    the network of Shi, Bai and Yao, "An End-to-End Trainable Neural Network for Image-based Sequence
+                Recognition and Its Application to Scene Text Recognition" (arXiv 1507.05717), Table 1: 8.3 M parameters.
+* `crnn-small`  residual blocks (He et al., arXiv 1512.03385), under 4 M parameters and a third of the operations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from crnn.errors import ModelError
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What decides the shape of every weight, save the number of classes. Written into model.json."""
+
+    name: str = "crnn-small"
+    height: int = 32  # pixels; the backbones bring 32 rows down to one
+    channels: int = 1  # of the image: 1 grey, 3 RGB
+    hidden: int = 192  # LSTM units per direction
+    layers: int = 2  # stacked BiLSTMs
+    dropout: float = 0.1  # on the features and between the LSTMs
+
+    def __post_init__(self) -> None:
+        if self.name not in BACKBONES:
+            raise ModelError(f"architecture {self.name!r} is unknown: choose one of {', '.join(BACKBONES)}")
+        if self.height != 32:
+            raise ModelError(f"architecture {self.name} reads crops 32 pixels high, not {self.height}: set height to 32")
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Architecture:
+        if unknown := sorted(set(values) - {field.name for field in fields(cls)}):
+            raise ModelError(f"the architecture has {', '.join(unknown)}, which this version does not know")
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class CRNN(nn.Module):
+    """Convolutional features, read as a sequence of columns."""
+
+    def __init__(self, architecture: Architecture, classes: int) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.backbone, features = BACKBONES[architecture.name](architecture.channels)
+        self.dropout = nn.Dropout(architecture.dropout)
+        self.sequence = nn.LSTM(
+            features,
+            architecture.hidden,
+            architecture.layers,
+            batch_first=True,
+            bidirectional=True,
+            dropout=architecture.dropout if architecture.layers > 1 else 0.0,
+        )
+        self.head = nn.Linear(2 * architecture.hidden, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        columns = self.backbone(images).squeeze(2).transpose(1, 2)  # (N, features, 1, T) → (N, T, features)
+        sequence, _ = self.sequence(self.dropout(columns))
+        return self.head(sequence)
+
+
+def _conv(inputs: int, outputs: int, kernel: int | tuple[int, int] = 3, stride: int | tuple[int, int] = 1) -> nn.Conv2d:
+    padding = kernel // 2 if isinstance(kernel, int) else (0, kernel[1] // 2)
+    conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, bias=False)
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    return conv
+
+
+def _conv_norm_relu(inputs: int, outputs: int, kernel: int | tuple[int, int] = 3, stride: int | tuple[int, int] = 1) -> nn.Sequential:
+    return nn.Sequential(_conv(inputs, outputs, kernel, stride), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
+
+
+class Residual(nn.Module):
+    """Two 3×3 convolutions around a short cut; the first may shrink the picture."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int | tuple[int, int] = 1) -> None:
+        super().__init__()
+        self.first = _conv_norm_relu(inputs, outputs, 3, stride)
+        self.second = nn.Sequential(_conv(outputs, outputs), nn.BatchNorm2d(outputs))
+        nn.init.zeros_(self.second[1].weight)  # a block starts as its short cut
+        same = inputs == outputs and stride == 1
+        self.shortcut = nn.Identity() if same else nn.Sequential(_conv(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.second(self.first(x)) + self.shortcut(x))
+
+
+def _vgg(channels: int) -> tuple[nn.Module, int]:
+    """The paper's Table 1; the last convolution is padded on the right so that T = W / 4 exactly."""
+
+    def conv(inputs: int, outputs: int, norm: bool = False) -> list[nn.Module]:
+        return [_conv(inputs, outputs), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)] if norm else [
+            nn.Conv2d(inputs, outputs, 3, 1, 1), nn.ReLU(inplace=True)
+        ]  # fmt: skip
+
+    layers = [
+        *conv(channels, 64), nn.MaxPool2d(2),  # 16 × W/2
+        *conv(64, 128), nn.MaxPool2d(2),  # 8 × W/4
+        *conv(128, 256, norm=True), *conv(256, 256), nn.MaxPool2d((2, 1)),  # 4 × W/4
+        *conv(256, 512, norm=True), *conv(512, 512), nn.MaxPool2d((2, 1)),  # 2 × W/4
+        nn.ZeroPad2d((0, 1, 0, 0)), nn.Conv2d(512, 512, 2), nn.ReLU(inplace=True),  # 1 × W/4
+    ]  # fmt: skip
+    return nn.Sequential(*layers), 512
+
+
+def _small(channels: int) -> tuple[nn.Module, int]:
+    """Few channels while the picture is large, most of the operations at a quarter of the width."""
+    layers = [
+        _conv_norm_relu(channels, 32, 3, 2),  # 16 × W/2
+        Residual(32, 64),
+        Residual(64, 128, 2),  # 8 × W/4
+        Residual(128, 128),
+        Residual(128, 256, (2, 1)),  # 4 × W/4
+        _conv_norm_relu(256, 256, (4, 1)),  # 1 × W/4
+    ]
+    return nn.Sequential(*layers), 256
+
+
+BACKBONES = {"crnn-vgg": _vgg, "crnn-small": _small}
+STRIDE = 4  # pixels of width per timestep, of both backbones

@@ -1,0 +1,221 @@
+"""What to write: strings drawn from word lists, running text and made-up numbers, codes and addresses."""
+
+from __future__ import annotations
+
+import random
+import string
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from ..charset import Charset
+from ..errors import DataError
+
+MAX_LENGTH = 40
+# How often each kind of string is drawn; presets override it.
+DEFAULT_MIX = {"word": 0.52, "number": 0.12, "code": 0.06, "web": 0.03, "line": 0.12, "punctuated": 0.09, "random": 0.06}
+_OPENING = ["(", "[", '"', "'", "$", "#", "*", "<", "{", "-", "&", "@", "~", "_", "|", "/", "+", "=", "^", "`", "\\"]
+_CLOSING = [".", ",", ":", ";", "!", "?", ")", "]", '"', "'", "%", "*", ">", "}", "-", "'s", "...", "/", "+", "|", "\\"]
+_MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
+
+
+class Corpus:
+    """Draws strings that use only characters of `charset`.
+
+    words: one entry per word, most frequent first (rank decides how often it is drawn). lines: running text, cut at
+    random places; drawn for the kinds "line" of scripts written without spaces. mix: kind → weight, see DEFAULT_MIX.
+    """
+
+    def __init__(
+        self,
+        charset: Charset,
+        words: Sequence[str],
+        lines: Sequence[str] = (),
+        mix: dict[str, float] | None = None,
+        max_length: int = MAX_LENGTH,
+    ) -> None:
+        mix = DEFAULT_MIX if mix is None else mix
+        makers: dict[str, Callable[[random.Random], str]] = {
+            "word": self._word,
+            "number": _number,
+            "code": _code,
+            "web": self._web,
+            "line": self._line,
+            "text": self._text,
+            "punctuated": self._punctuated,
+            "random": self._random,
+            "digits": lambda rng: _digits(rng, rng.randint(1, 8)),
+        }
+        if unknown := sorted(set(mix) - set(makers)):
+            raise DataError(f"synth mix: unknown kind {unknown[0]!r}; choose from {', '.join(makers)}")
+        self.charset = charset
+        self._known = frozenset(charset.characters)
+        self.words = [word for word in words if word and self._known.issuperset(word)]
+        self.lines = ["".join(c for c in line if c in self._known).strip() for line in lines]
+        self.lines = [line for line in self.lines if line]
+        if not self.words and mix.keys() & {"word", "web", "line", "punctuated"}:
+            raise DataError("synth: no word of the corpus can be written with the charset; give --corpus a text in it")
+        if not self.lines and "text" in mix:
+            raise DataError("synth: the kind 'text' needs running text; give --corpus a file with lines of several words")
+        self._symbols = charset.characters.replace(" ", "")
+        self._kinds = [makers[kind] for kind in mix]
+        self._weights = list(mix.values())
+        self.max_length = max_length
+
+    @classmethod
+    def load(
+        cls, charset: Charset, paths: Iterable[str | Path], mix: dict[str, float] | None = None, max_length: int = MAX_LENGTH
+    ) -> Corpus:
+        """Reads UTF-8 text files: a file whose lines hold one word each is a word list, any other is running text.
+
+        Without paths, the 60,000 most frequent English words of the wordfreq package are used.
+        """
+        lists: list[list[str]] = []
+        lines: list[str] = []
+        for path in paths:
+            try:
+                entries = [line.strip() for line in Path(path).read_text("utf-8").splitlines()]
+            except (OSError, UnicodeDecodeError) as error:
+                raise DataError(f"{path}: cannot be read as UTF-8 text ({error}); give a readable text file") from error
+            entries = [entry for entry in entries if entry]
+            if sum(" " in entry for entry in entries) > len(entries) // 10:
+                lines += entries
+            else:
+                lists.append(entries)
+        if not lists and not lines:
+            lists.append(_frequent_words())
+        for entries in lists:
+            if entries == sorted(entries):  # the order of such a list says nothing about how frequent its words are
+                random.Random(0).shuffle(entries)
+        # Interleaved, so that the front of every list stays at the front whatever the lengths.
+        words = [word for _, word in sorted(((i / len(part), word) for part in lists for i, word in enumerate(part)))]
+        words += [word for line in lines for word in line.split()] if not lists else []
+        return cls(charset, words, lines, mix, max_length)
+
+    def sample(self, rng: random.Random) -> str:
+        """A non-empty string of at most `max_length` characters, without spaces at its ends, all in the charset."""
+        while True:
+            text = rng.choices(self._kinds, self._weights)[0](rng)[: self.max_length].strip()
+            if text and self._known.issuperset(text):
+                return text
+            text = "".join(c for c in text if c in self._known).strip()
+            if text:
+                return text
+
+    def _plain(self, rng: random.Random) -> str:
+        # The power favours frequent words while the tail of the list still comes up.
+        return self.words[int(len(self.words) * rng.random() ** 3.5)]
+
+    def _word(self, rng: random.Random) -> str:
+        return _recase(self._plain(rng), rng)
+
+    def _punctuated(self, rng: random.Random) -> str:
+        text = self._word(rng) if rng.random() < 0.7 else _number(rng)
+        if rng.random() < 0.35:
+            text = rng.choice(_OPENING) + text
+        if rng.random() < 0.75:
+            text += rng.choice(_CLOSING)
+        if rng.random() < 0.15:
+            text += rng.choice("-/&.'_@+:") + self._word(rng)
+        return text
+
+    def _line(self, rng: random.Random) -> str:
+        make = [self._plain, self._punctuated, _number, _code]
+        count = rng.choice((2, 2, 2, 3, 3, 4, 5, 6))
+        parts = [rng.choices(make, [0.66, 0.14, 0.14, 0.06])[0](rng) for _ in range(count)]
+        case = rng.random()
+        text = rng.choice([" ", " ", " ", " ", " : ", ", ", " - "]).join(parts) if rng.random() < 0.2 else " ".join(parts)
+        if case < 0.4:
+            return text.upper()
+        return text.capitalize() if case < 0.55 else text.title() if case < 0.65 else text
+
+    def _text(self, rng: random.Random) -> str:
+        line = rng.choice(self.lines)
+        length = rng.randint(1, self.max_length)
+        start = rng.randint(0, max(0, len(line) - length))
+        return line[start : start + length]
+
+    def _web(self, rng: random.Random) -> str:
+        one, two = (self._plain(rng).lower().strip(string.punctuation) for _ in range(2))
+        end = rng.choice([".com", ".org", ".net", ".de", ".co.uk", ".edu", ".sg", ".fr", ".info", ".html"])
+        form = rng.randrange(5)
+        if form == 0:
+            return f"{one}@{two}{end}"
+        if form == 1:
+            return f"www.{one}{end}"
+        if form == 2:
+            return f"http://{one}{end}"
+        return f"{one}{rng.choice(['', '.', '-', '_'])}{two}{end}" if form == 3 else f"{rng.choice('@#')}{one}"
+
+    def _random(self, rng: random.Random) -> str:
+        # Even weights per class: every symbol of the charset is learnt, however rare in words.
+        kind = rng.random()
+        symbols = self._symbols
+        if kind < 0.45:
+            return rng.choice(symbols)
+        length = rng.randint(2, 8)
+        return "".join(rng.choice(symbols) for _ in range(length))
+
+
+def _recase(word: str, rng: random.Random) -> str:
+    case = rng.random()
+    if case < 0.34:
+        return word.upper()
+    if case < 0.56:
+        return word[:1].upper() + word[1:].lower()
+    return word.lower() if case < 0.8 else word
+
+
+def _digits(rng: random.Random, count: int) -> str:
+    return "".join(rng.choice(string.digits) for _ in range(count))
+
+
+def _number(rng: random.Random) -> str:
+    form = rng.randrange(12)
+    if form < 3:
+        return _digits(rng, rng.choice([1, 1, 2, 2, 3, 3, 4, 4, 5, 6, 7, 8, 10, 12]))
+    if form == 3:
+        return rng.choice(["", "$", "$", "RM", "S$", "-", "EUR ", "€", "£"]) + f"{rng.randrange(1000)}.{_digits(rng, 2)}"
+    if form == 4:
+        return f"{rng.randrange(10**rng.randint(1, 8)):,}{rng.choice(['', '', '.00', '.50'])}"
+    if form == 5:
+        sep = rng.choice("/-./")
+        return f"{rng.randint(1, 31):02d}{sep}{rng.randint(1, 12):02d}{sep}{rng.choice([_digits(rng, 2), '20' + _digits(rng, 2), '19' + _digits(rng, 2)])}"
+    if form == 6:
+        return f"{rng.randint(0, 23):02d}:{rng.randint(0, 59):02d}" + rng.choice(["", ":" + _digits(rng, 2), " AM", "PM", "am", "pm"])
+    if form == 7:
+        return rng.choice([f"{rng.randrange(101)}%", f"{rng.random() * 100:.1f}%", f"{rng.randrange(100)}.{_digits(rng, 1)}"])
+    if form == 8:
+        return rng.choice(
+            [
+                f"({_digits(rng, 3)}) {_digits(rng, 3)}-{_digits(rng, 4)}",
+                f"{_digits(rng, 3)}-{_digits(rng, 4)}",
+                f"+{_digits(rng, 2)} {_digits(rng, 4)} {_digits(rng, 4)}",
+                f"{_digits(rng, 2)}-{_digits(rng, 7)}",
+                f"{_digits(rng, 4)} {_digits(rng, 4)}",
+            ]
+        )
+    if form == 9:
+        n = rng.randint(1, 31)
+        return rng.choice([f"{n}{'th' if n % 10 not in (1, 2, 3) else 'st'}", f"{rng.choice(_MONTHS)} {n}", f"{n}-{rng.choice(_MONTHS)}-{_digits(rng, 2)}"])
+    if form == 10:
+        return f"{rng.choice(['#', 'No.', '@', 'x', '*', ''])}{_digits(rng, rng.randint(1, 4))}{rng.choice(['', 'A', '/2', 'x', '**', 'kg', 'ml', 'g', 'km', 'mm'])}"
+    return f"{rng.randrange(100)}{rng.choice(['/', '-', ' - ', 'x', '*', '+', ':', '.'])}{rng.randrange(1000)}"
+
+
+def _code(rng: random.Random) -> str:
+    letters = string.ascii_uppercase if rng.random() < 0.8 else string.ascii_letters
+    parts = []
+    for _ in range(rng.randint(1, 3)):
+        pool = rng.choice([letters, string.digits, letters + string.digits])
+        parts.append("".join(rng.choice(pool) for _ in range(rng.randint(1, 5))))
+    return rng.choice(["-", "-", "", " ", "/", ".", "_", "#"]).join(parts)
+
+
+def _frequent_words() -> list[str]:
+    try:
+        from wordfreq import top_n_list
+    except ImportError as error:
+        raise DataError(
+            "no corpus given and the wordfreq package is missing; give --corpus FILE or pip install 'crnn[train]'"
+        ) from error
+    return top_n_list("en", 60_000)

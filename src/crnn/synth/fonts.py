@@ -1,0 +1,183 @@
+"""Which faces can write what: glyph coverage checked in the font tables and on the drawn glyphs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+from fontTools.ttLib import TTCollection, TTFont, TTLibError
+from PIL import Image, ImageDraw, ImageFont
+
+from ..charset import Charset
+from ..errors import DataError
+
+_SUFFIXES = {".ttf", ".otf", ".ttc", ".otc", ".pfb"} - {".pfb"}  # Type 1 has no Unicode table
+_PROBE_SIZE = 40  # pixels per em at which glyphs are compared
+_SAME_CASE = 0.93  # correlation above which a lower-case glyph counts as a drawn capital
+_READABLE = 0.55  # mean correlation with the other faces below which a face is taken for dingbats or ornaments
+
+
+@dataclass(frozen=True)
+class Face:
+    """One face of a font file: `characters` are those of the charset that it really draws."""
+
+    path: str
+    index: int
+    characters: frozenset[str]
+
+    def covers(self, text: str) -> bool:
+        return self.characters.issuperset(text)
+
+
+def system_folders() -> list[Path]:
+    """Where this system keeps its fonts (existing folders only)."""
+    home = Path.home()
+    folders = [
+        Path("/usr/share/fonts"),
+        Path("/usr/local/share/fonts"),
+        home / ".fonts",
+        home / ".local/share/fonts",
+        Path("/Library/Fonts"),
+        Path("/System/Library/Fonts"),
+        Path("C:/Windows/Fonts"),
+    ]
+    return [folder for folder in folders if folder.is_dir()]
+
+
+def find_faces(folders: Iterable[str | Path], charset: Charset, workers: int | None = None) -> list[Face]:
+    """Every usable face below the folders (or in the named font files), sorted by path: the order never depends on the disk.
+
+    A character counts when the font's table lists it and the drawn glyph has ink and is not the "missing" box. Faces
+    whose small letters are drawn as capitals lose the small letters: their picture could not tell the case of the label.
+    The result is kept in the user's cache, keyed by the files' sizes and times. Raises DataError when nothing is found.
+    """
+    folders = [Path(folder) for folder in folders] or system_folders()
+    files: list[Path] = []
+    for folder in folders:
+        if folder.is_file():
+            files.append(folder)
+        elif folder.is_dir():
+            files += [path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file()]
+        else:
+            raise DataError(f"{folder}: no such font file or folder; give --fonts a folder with .ttf or .otf files")
+    files = sorted(set(files), key=str)
+    key = hashlib.sha256()
+    for path in files:
+        stat = path.stat()
+        key.update(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+    key.update(charset.characters.encode() + Path(__file__).read_bytes())
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "crnn" / f"faces-{key.hexdigest()[:24]}.json"
+    if cache.is_file():
+        entries = json.loads(cache.read_text("utf-8"))
+    else:
+        entries = _probe_all(files, charset, workers)
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        partial = cache.with_suffix(f".{os.getpid()}.part")
+        partial.write_text(json.dumps(entries, ensure_ascii=False), "utf-8")
+        partial.replace(cache)
+    faces = [Face(path, index, frozenset(characters)) for path, index, characters in entries]
+    if not faces:
+        where = ", ".join(map(str, folders)) or "the system's font folders"
+        raise DataError(f"no usable font in {where}; install some (for example fonts-dejavu-core) or give --fonts DIR")
+    return faces
+
+
+def _probe_all(files: Sequence[Path], charset: Charset, workers: int | None) -> list[tuple[str, int, str]]:
+    jobs = [(str(path), charset.characters) for path in files]
+    if len(files) < 8:
+        found = [_probe(job) for job in jobs]
+    else:
+        with ProcessPoolExecutor(workers or os.cpu_count()) as pool:
+            found = list(pool.map(_probe, jobs, chunksize=8))
+    probed = [entry for entries in found for entry in entries]
+    shapes = np.array([entry[3] for entry in probed], np.float32)
+    keep = np.ones(len(probed), bool)
+    if len(probed) >= 20:  # too few faces say nothing about what is usual
+        drawn = np.abs(shapes).sum(-1) > 0
+        usual = shapes.sum(0)
+        usual /= np.linalg.norm(usual, axis=-1, keepdims=True) + 1e-6
+        likeness = (shapes * usual).sum(-1)
+        keep = np.array([row[mask].mean() > _READABLE if mask.any() else True for row, mask in zip(likeness, drawn, strict=True)])
+    unique: dict[tuple[bytes, str], tuple[str, int, str]] = {}
+    for (path, index, characters, shape), good in zip(probed, keep, strict=True):
+        if good and characters:  # the same face installed twice would be drawn twice as often
+            unique.setdefault((np.asarray(shape, np.float16).tobytes(), characters), (path, index, characters))
+    return list(unique.values())
+
+
+_SHAPE_LETTERS = "ABDEGHKMNRSTabdeghkmnrst23456789"
+
+
+def _probe(job: tuple[str, str]) -> list[tuple[str, int, str, np.ndarray]]:
+    """(path, index, characters, glyph shapes) of every face in one file; nothing for a file that is not a usable font."""
+    path, characters = job
+    found = []
+    try:
+        if Path(path).suffix.lower() in {".ttc", ".otc"}:
+            fonts = list(TTCollection(path, lazy=True).fonts)
+        else:
+            fonts = [TTFont(path, lazy=True)]
+        for index, tables in enumerate(fonts):
+            cmap = tables.getBestCmap() or {}
+            listed = [c for c in characters if ord(c) in cmap]
+            if listed:
+                face = _check_drawn(path, index, listed)
+                if face is not None:
+                    found.append(face)
+    except (OSError, TTLibError, ValueError, KeyError, AssertionError) as error:
+        print(f"crnn: font {path} left out: {error}", file=sys.stderr)
+    return found
+
+
+def _check_drawn(path: str, index: int, listed: Sequence[str]) -> tuple[str, int, str, np.ndarray] | None:
+    font = ImageFont.truetype(path, _PROBE_SIZE, index=index, layout_engine=ImageFont.Layout.BASIC)
+    missing = [_glyph(font, c) for c in ("\U0010fffd", "\ufdd0")]
+    good = []
+    shapes: dict[str, np.ndarray] = {}
+    for c in listed:
+        glyph = _glyph(font, c)
+        if c == " ":
+            if not glyph.any() and font.getlength(c) > 0:
+                good.append(c)
+        elif glyph.max() > 100 and not any(np.array_equal(glyph, box) for box in missing):
+            good.append(c)
+            if c in _SHAPE_LETTERS or c.isascii() and c.isalpha():
+                shapes[c] = _shape(glyph)
+    # Faces of capitals only: compare letters whose small form differs clearly from the capital.
+    pairs = [(shapes[c], shapes[c.upper()]) for c in "abdeghnqrt" if c in shapes and c.upper() in shapes]
+    if pairs and np.mean([float((a * b).sum()) for a, b in pairs]) > _SAME_CASE:
+        good = [c for c in good if not ("a" <= c <= "z")]
+    if not any(not c.isspace() for c in good):
+        return None
+    blank = np.zeros(256, np.float16)
+    fingerprint = np.array([shapes.get(c, blank) for c in _SHAPE_LETTERS], np.float16)
+    return path, index, "".join(good), fingerprint
+
+
+def _glyph(font: ImageFont.FreeTypeFont, character: str) -> np.ndarray:
+    image = Image.new("L", (3 * _PROBE_SIZE, 3 * _PROBE_SIZE))
+    ImageDraw.Draw(image).text((_PROBE_SIZE, 2 * _PROBE_SIZE), character, 255, font, anchor="ls")
+    return np.asarray(image)
+
+
+def _shape(glyph: np.ndarray) -> np.ndarray:
+    """The ink box scaled to 16×16, zero mean, unit norm: (256,) float32."""
+    left, top, width, height = cv2.boundingRect(glyph)
+    shape = cv2.resize(glyph[top : top + height, left : left + width], (16, 16), interpolation=cv2.INTER_AREA).ravel()
+    shape = shape.astype(np.float32) - shape.mean()
+    return shape / (np.linalg.norm(shape) + 1e-6)
+
+
+@lru_cache(maxsize=3000)
+def open_font(path: str, index: int, size: int) -> ImageFont.FreeTypeFont:
+    """The face at `size` pixels per em, opened once per process."""
+    return ImageFont.truetype(path, size, index=index, layout_engine=ImageFont.Layout.BASIC)

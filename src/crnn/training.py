@@ -1,0 +1,381 @@
+"""Training: a TrainConfig in, a model folder out. The loop, precision, devices and checkpoints are Lightning's."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import sys
+import time
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins.environments import LightningEnvironment
+from torch import Tensor
+from torch.nn import functional
+
+from crnn import checkpoint, ctc, metrics
+from crnn.charset import ENGLISH, DIGITS, Charset
+from crnn.config import SourceConfig, TrainConfig, to_toml
+from crnn.data.loader import NO_TARGET, Batch, Batches, Mixture, Part, in_order, usable
+from crnn.data.sources import Source, Subset, open_source
+from crnn.errors import DataError, ModelError
+from crnn.image import Preprocessing
+from crnn.model import CRNN, STRIDE, Architecture
+
+CHECKPOINT = "last.ckpt"
+_NAMED = {"english": ENGLISH, "digits": DIGITS}
+
+
+@dataclass(frozen=True)
+class Result:
+    """Where the model is and what the last validation said, by source name."""
+
+    folder: Path
+    scores: dict[str, dict[str, Any]]
+
+
+def train(config: TrainConfig, resume: bool = False) -> Result:
+    """Trains and writes config.output: model.json, weights.safetensors, model.onnx, config.toml, last.ckpt, logs.
+
+    With `resume`, goes on from last.ckpt in config.output. Raises DataError, ConfigError or ModelError before the first
+    step when the data, the settings or the initial model do not fit.
+    """
+    from crnn.export import export_onnx
+
+    folder = Path(config.output)
+    last = folder / CHECKPOINT
+    if resume and not last.is_file():
+        raise DataError(f"{last} does not exist: there is nothing to resume; leave out --resume")
+    if not resume and (last.exists() or (folder / "weights.safetensors").exists()):
+        raise DataError(f"{folder} already holds a run: add --resume to go on with it, or choose another --output")
+
+    _tune_cpu()
+    seed = config.seed
+    torch.manual_seed(seed)
+    opened = [(each, open_source(each.path, split=each.split)) for each in config.train]
+    charset = _charset(config, [source for _, source in opened])
+    preprocessing = Preprocessing(channels=config.model.channels, stride=STRIDE)
+    parts = _parts(config, opened, charset, preprocessing)
+    valid = _validation(config.valid)
+    model = CRNN(
+        Architecture(
+            config.model.architecture, preprocessing.height, config.model.channels,
+            config.model.hidden, config.model.layers, config.model.dropout,
+        ),
+        charset.num_classes,
+    )  # fmt: skip
+    if config.init:
+        from crnn.pretrained import find_model
+
+        moved = checkpoint.transfer(model, charset, find_model(config.init))
+        _say(f"started from {config.init}: {len(moved.kept)} characters kept, {len(moved.new)} new, {len(moved.dropped)} dropped")
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.toml").write_text(to_toml(config), "utf-8")
+    learner = Learner(model, charset, preprocessing, config, parts, valid)
+    callbacks: list[Callback] = [
+        Progress(),
+        ModelCheckpoint(folder, CHECKPOINT.removesuffix(".ckpt"), save_top_k=1, every_n_train_steps=min(500, config.steps), enable_version_counter=False, save_on_train_epoch_end=False),
+    ]
+    if config.optimiser.ema:
+        callbacks.append(EMAWeightAveraging(decay=config.optimiser.ema))
+    with _quiet():
+        trainer = Trainer(
+            accelerator="auto",
+            devices="auto" if torch.cuda.is_available() else 1,
+            precision=_precision(config.precision),
+            max_steps=config.steps,
+            max_epochs=-1,
+            val_check_interval=config.validate_every if valid else None,
+            check_val_every_n_epoch=None,
+            limit_val_batches=None if valid else 0,
+            num_sanity_val_steps=0,
+            callbacks=callbacks,
+            logger=TensorBoardLogger(folder, name="", version="logs"),
+            plugins=[LightningEnvironment()],
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            log_every_n_steps=50,
+        )
+        trainer.fit(learner, ckpt_path=str(last) if resume else None, weights_only=False)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    card = checkpoint.Card(
+        model.architecture, charset, preprocessing,
+        provenance={
+            "data": [each.path for each in config.train], "rendered": config.synth.share, "init": config.init,
+            "steps": config.steps, "batch": config.batch, "seed": config.seed,
+        },
+        scores=learner.scores,
+    )  # fmt: skip
+    checkpoint.save(folder, model.cpu().eval(), card)
+    export_onnx(folder)
+    _say(f"{folder}: model written")
+    return Result(folder, learner.scores)
+
+
+class Learner(LightningModule):
+    """One training step, one validation, the optimiser and its schedule."""
+
+    def __init__(
+        self,
+        model: CRNN,
+        charset: Charset,
+        preprocessing: Preprocessing,
+        config: TrainConfig,
+        parts: list[Part],
+        valid: list[tuple[str, Source]],
+    ) -> None:
+        super().__init__()
+        self.model = model.to(memory_format=torch.channels_last)
+        self.charset, self.preprocessing, self.config = charset, preprocessing, config
+        # Lists of sources are no concern of state_dict or of the averaged copy of this module.
+        self._data = _Shared(parts, valid)
+        self.scores: dict[str, dict[str, Any]] = {}
+        upper = [c for c in charset.characters if c.lower() != c and c.lower() in charset]
+        self._cases = ([charset.index(c) for c in upper], [charset.index(c.lower()) for c in upper])
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model(images.contiguous(memory_format=torch.channels_last))
+
+    def training_step(self, batch: Batch, _: int) -> Tensor:
+        logits = self(batch.images).float()
+        if self.global_step < self.config.column_steps:
+            loss = functional.cross_entropy(logits.flatten(0, 1), batch.columns.flatten(), ignore_index=NO_TARGET)
+        else:
+            loss = self.ctc(logits, batch)
+        if not torch.isfinite(loss):
+            raise DataError(f"the loss is {loss.item()} at step {self.global_step}; samples: {', '.join(batch.paths)}")
+        self.log("loss", loss, batch_size=len(batch))
+        return loss
+
+    def ctc(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Mean over the crops of the CTC loss per label character."""
+        log_probs = logits.log_softmax(-1)
+        if batch.fold_case.any() and self._cases[0]:
+            # Labels of one case only: either form of a letter is right.
+            upper, lower = self._cases
+            either = torch.logaddexp(log_probs[..., upper], log_probs[..., lower])
+            folded = log_probs.clone()
+            folded[..., upper] = either
+            folded[..., lower] = either
+            log_probs = torch.where(batch.fold_case[:, None, None], folded, log_probs)
+        losses = functional.ctc_loss(
+            log_probs.transpose(0, 1), batch.targets.long(), batch.lengths, batch.target_lengths, blank=0, reduction="none"
+        )
+        return (losses / batch.target_lengths.clamp(min=1)).mean()
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, _: int) -> Batch:
+        moved = {name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value for name, value in vars(batch).items()}
+        return Batch(**moved)
+
+    def validation_step(self, batch: Batch, _: int, dataloader_idx: int = 0) -> None:
+        logits = self(batch.images).float().cpu().numpy()
+        texts = [self.charset.decode(d.classes) for d in ctc.greedy_batch(logits, batch.lengths.tolist())]
+        self._read[dataloader_idx] += zip(batch.labels, texts, strict=True)
+
+    def on_validation_epoch_start(self) -> None:
+        self._read: list[list[tuple[str, str]]] = [[] for _ in self._data.valid]
+
+    def on_validation_epoch_end(self) -> None:
+        line = []
+        for (name, _), pairs in zip(self._data.valid, self._read, strict=True):
+            raw, plain = metrics.score(pairs, "raw"), metrics.score(pairs, "36")
+            self.scores[name] = {"step": self.global_step, "raw": raw.to_dict(), "36": plain.to_dict()}
+            line.append(f"{name} {plain.word_accuracy:.1%} (raw {raw.word_accuracy:.1%}, CER {raw.cer:.1%})")
+            self.log_dict({f"{name}/word_accuracy": raw.word_accuracy, f"{name}/cer": raw.cer, f"{name}/word_accuracy_36": plain.word_accuracy}, batch_size=1)
+        _say(f"step {self.global_step}: " + ", ".join(line))
+        shown = [pair for pairs in self._read for pair in pairs[:2]][:6]
+        _say("  " + "   ".join(f"{label!r} read {text!r}" for label, text in shown))
+
+    def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
+        if self.config.optimiser.clip:
+            torch.nn.utils.clip_grad_norm_(self.parameters(), self.config.optimiser.clip)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        settings = self.config.optimiser
+        # Norms and biases are few and must stay free.
+        decayed = [p for p in self.model.parameters() if p.ndim > 1]
+        free = [p for p in self.model.parameters() if p.ndim <= 1]
+        optimiser = torch.optim.AdamW(
+            [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": free, "weight_decay": 0.0}],
+            lr=settings.learning_rate,
+            fused=self.config.precision != "16",  # a fused step would unscale after clipping
+        )
+        warmup = min(settings.warmup, max(1, self.config.steps // 10))
+
+        def scale(step: int) -> float:
+            if step < warmup:
+                return (step + 1) / warmup
+            done = (step - warmup) / max(1, self.config.steps - warmup)
+            return settings.final + (1 - settings.final) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, scale)
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def train_dataloader(self) -> Iterable[Batch]:
+        return _Phased(self)
+
+    def val_dataloader(self) -> list[Iterable[Batch]]:
+        return [_InOrder(source, self.charset, self.preprocessing) for _, source in self._data.valid]
+
+
+@dataclass
+class _Shared:
+    parts: list[Part]
+    valid: list[tuple[str, Source]]
+
+    def __deepcopy__(self, _: Any) -> _Shared:
+        return self
+
+
+class _Phased:
+    """Rendered crops alone while columns are learnt, then the whole mixture; starts where the trainer stands."""
+
+    def __init__(self, learner: Learner) -> None:
+        self.learner = learner
+
+    def __iter__(self) -> Iterator[Batch]:
+        learner, config = self.learner, self.learner.config
+        step = learner.trainer.global_step
+        rank, world = learner.trainer.global_rank, learner.trainer.world_size
+        parts = learner._data.parts
+        phases = [([part for part in parts if part.endless], 0, config.column_steps), (parts, config.column_steps, config.steps)]
+        for kept, begin, end in phases:
+            if step >= end:
+                continue
+            # Each phase counts its own batches; the seed keeps the second from repeating the first.
+            mixture = Mixture(kept, learner.charset, learner.preprocessing, config.batch, config.seed + 10_000 * (begin > 0))
+            batches = iter(Batches(mixture, step - begin, config.workers, rank, world))
+            while step < end:
+                yield next(batches)
+                step += 1
+
+
+@dataclass
+class _InOrder:
+    source: Source
+    charset: Charset
+    preprocessing: Preprocessing
+
+    def __iter__(self) -> Iterator[Batch]:
+        return in_order(self.source, self.charset, self.preprocessing)
+
+
+class Progress(Callback):
+    """A line every 20 seconds: step, loss, learning rate, crops per second, part of the time spent waiting for data."""
+
+    def __init__(self, every: float = 20.0) -> None:
+        self.every = every
+
+    def on_train_start(self, trainer: Trainer, learner: LightningModule) -> None:
+        self._reset(trainer)
+
+    def _reset(self, trainer: Trainer) -> None:
+        self.since, self.step, self.crops, self.busy, self.losses = time.monotonic(), trainer.global_step, 0, 0.0, []
+
+    def on_train_batch_start(self, trainer: Trainer, learner: LightningModule, batch: Batch, index: int) -> None:
+        self.began = time.monotonic()
+
+    def on_train_batch_end(self, trainer: Trainer, learner: LightningModule, outputs: Any, batch: Batch, index: int) -> None:
+        now = time.monotonic()
+        self.busy += now - self.began
+        self.crops += len(batch)
+        self.losses.append(float(outputs["loss"]))
+        if now - self.since > self.every or trainer.global_step == trainer.max_steps:
+            seconds = now - self.since
+            _say(
+                f"step {trainer.global_step}/{trainer.max_steps} loss {np.mean(self.losses):.3f} "
+                f"lr {trainer.optimizers[0].param_groups[0]['lr']:.2e} {self.crops / seconds:.0f} crops/s "
+                f"waiting {1 - self.busy / seconds:.0%}"
+            )
+            self._reset(trainer)
+
+    def on_validation_end(self, trainer: Trainer, learner: LightningModule) -> None:
+        self._reset(trainer)
+
+
+def _charset(config: TrainConfig, sources: list[Source]) -> Charset:
+    if config.charset == "auto":
+        return Charset.from_text(source.label(i) for source in sources for i in range(len(source)))
+    if config.charset in _NAMED:
+        return Charset(_NAMED[config.charset])
+    return Charset.load(config.charset)
+
+
+def _parts(
+    config: TrainConfig, opened: list[tuple[SourceConfig, Source]], charset: Charset, preprocessing: Preprocessing
+) -> list[Part]:
+    parts = []
+    weights = sum(each.weight for each, _ in opened)
+    share = config.synth.share if opened else 1.0
+    if config.synth.share:
+        from crnn.synth.generate import Renderer
+
+        synth = config.synth
+        renderer = Renderer.create(charset, synth.corpus, synth.fonts, config.seed, synth.mix or None, synth.looks or None, synth.max_length)
+        parts.append(Part(renderer, share))
+    for each, source in opened:
+        kept, rejected = usable(source, charset, preprocessing)
+        for entry in rejected[:10]:
+            _say(f"left out: {entry.path}: {entry.detail}")
+        if len(rejected) > 10:
+            _say(f"left out: {len(rejected) - 10} more of {each.path}")
+        if len(rejected) > config.max_rejected * (len(kept) + len(rejected)):
+            raise DataError(
+                f"{each.path}: {len(rejected)} of {len(kept) + len(rejected)} samples cannot be trained on, the first because "
+                f"{rejected[0].detail}; mend them (crnn data check names all), or raise max_rejected"
+            )
+        if not kept:
+            raise DataError(f"{each.path}: there is no labelled image in it")
+        parts.append(Part(Subset(source, kept), (1 - share) * each.weight / weights, each.fold_case, each.augment))
+    return parts
+
+
+def _validation(configs: Iterable[SourceConfig]) -> list[tuple[str, Source]]:
+    return [(Path(each.path).name, open_source(each.path, split=each.split)) for each in configs]
+
+
+def _precision(wanted: str) -> Any:
+    if wanted == "auto":
+        if torch.cuda.is_available():
+            wanted = "bf16" if torch.cuda.is_bf16_supported() else "16"
+        else:
+            wanted = "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "32"
+    return {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[wanted]
+
+
+def _tune_cpu() -> None:
+    """Batches of many widths: keep the kernels made for each shape instead of making them anew."""
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Lightning's advice about its own settings is no news to a user of this package."""
+    names = ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
+    before = [logging.getLogger(name).level for name in names]
+    for name in names:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            for name, level in zip(names, before, strict=True):
+                logging.getLogger(name).setLevel(level)
