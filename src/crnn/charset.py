@@ -31,6 +31,9 @@ class CharsetDiff(NamedTuple):
     moved: str
 
 
+NAMED = {"english": ENGLISH, "digits": DIGITS, "alphanumeric": DIGITS + LOWERCASE}
+
+
 @dataclass(frozen=True)
 class Charset:
     """Ordered, unique characters, each a single code point. Immutable and hashable."""
@@ -170,3 +173,8 @@ def _read_json(path: Path) -> Any:
         return json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise CharsetError(f"{path} is not JSON (line {error.lineno})") from None
+
+
+def named(choice: str) -> Charset:
+    """The charset that a setting means: one of NAMED, or a charset file."""
+    return Charset(NAMED[choice]) if choice in NAMED else Charset.load(choice)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ class Card:
 
     architecture: Architecture
     charset: Charset
-    preprocessing: Preprocessing = Preprocessing()
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
     decoder: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)  # data, seeds, steps
     scores: dict[str, Any] = field(default_factory=dict)
@@ -62,7 +61,9 @@ class Card:
                 values.get("scores", {}),
             )
         except (ValueError, KeyError, TypeError) as error:
-            raise ModelError(f"{where} is not a model card ({type(error).__name__}: {error}); train or export it again") from None
+            raise ModelError(
+                f"{where} is not a model card ({type(error).__name__}: {error}); train or export it again"
+            ) from None
 
 
 def save(folder: str | Path, model: CRNN, card: Card, half: bool = False) -> None:
@@ -97,9 +98,13 @@ def load(folder: str | Path) -> tuple[CRNN, Card]:
     model = CRNN(card.architecture, card.charset.num_classes)
     weights = load_weights(folder)
     try:
-        model.load_state_dict({name: value.float() if value.is_floating_point() else value for name, value in weights.items()})
+        model.load_state_dict(
+            {name: value.float() if value.is_floating_point() else value for name, value in weights.items()}
+        )
     except RuntimeError as error:
-        raise ModelError(f"{folder}: weights.safetensors does not fit model.json ({str(error).splitlines()[-1].strip()})") from None
+        raise ModelError(
+            f"{folder}: weights.safetensors does not fit model.json ({str(error).splitlines()[-1].strip()})"
+        ) from None
     return model.eval(), card
 
 
@@ -124,12 +129,16 @@ def transfer(model: CRNN, charset: Charset, folder: str | Path) -> Transfer:
     """Starts `model` from the folder's weights. Rows of the head are matched by character, whatever the order of the
     charsets; rows of new characters stay as initialised. ModelError when the networks differ."""
     card = load_card(folder)
-    weights = {name: value.float() if value.is_floating_point() else value for name, value in load_weights(folder).items()}
+    weights = {
+        name: value.float() if value.is_floating_point() else value for name, value in load_weights(folder).items()
+    }
     own = model.state_dict()
     head = ("head.weight", "head.bias")
     for name, value in own.items():
         if name not in head and (name not in weights or weights[name].shape != value.shape):
-            raise ModelError(f"{folder} is a {card.architecture}, the new model a {model.architecture}: make them the same")
+            raise ModelError(
+                f"{folder} is a {card.architecture}, the new model a {model.architecture}: make them the same"
+            )
     rows = [(0, 0)] + [(charset.index(c), card.charset.index(c)) for c in charset.characters if c in card.charset]
     mine, theirs = (torch.tensor(column) for column in zip(*rows, strict=True))
     for name in head:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -152,13 +153,309 @@ def _only_our_stderr() -> Iterator[None]:
 # ---- synth -----------------------------------------------------------------------------------------------------------
 
 
+@app.command()
+def synth(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write.")],
+    count: Annotated[int, typer.Option(min=1, help="Number of crops.")] = 1000,
+    preset: Annotated[str | None, typer.Option(help="Take charset, texts and looks from this training preset.")] = None,
+    charset: Annotated[str | None, typer.Option(help="english, digits or a charset file.")] = None,
+    fonts: Annotated[
+        list[str] | None, typer.Option(help="Font folder or file (repeatable); else the system's.")
+    ] = None,
+    corpus: Annotated[
+        list[str] | None, typer.Option(help="Text file (repeatable); else frequent English words.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Same seed, same crops.")] = 0,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; else one per core.")] = None,
+) -> None:
+    """Render labelled crops: images/, labels.tsv and contact-sheet.jpg to look at."""
+    from crnn.charset import named
+    from crnn.config import load_config
+    from crnn.synth.generate import Renderer, generate
+
+    chosen = {"fonts": fonts, "corpus": corpus}
+    config = load_config(
+        preset,
+        charset=charset or (None if preset else "english"),
+        synth={"share": 1.0} | {name: value for name, value in chosen.items() if value},
+    )
+    settings = config.synth
+    renderer = Renderer.create(
+        named(config.charset), settings.corpus, settings.fonts, seed, settings.mix, settings.looks, settings.max_length
+    )
+    written = 0
+    for written in _progress(generate(renderer, out, count, workers), "Rendering"):  # noqa: B007
+        pass
+    print(f"{out}: {written} crops, labels.tsv and contact-sheet.jpg")
+
+
 # ---- prepare, data ---------------------------------------------------------------------------------------------------
+
+
+class _Format(StrEnum):  # crnn.data.sources.FORMATS, without loading them
+    auto = "auto"
+    lmdb = "lmdb"
+    records = "records"
+    parquet = "parquet"
+    mjsynth = "mjsynth"
+    labels = "labels"
+    names = "names"
+
+
+_Sources = Annotated[list[str], typer.Argument(metavar="SOURCE...", help="Folders, archives, label files or URLs.")]
+_SourceFormat = Annotated[_Format, typer.Option("--format", help="What the sources are; else found by looking.")]
+_Workers = Annotated[int | None, typer.Option(min=1, help="Processes; all cores when not given.")]
+_For = Annotated[
+    str | None, typer.Option("--charset", help="Charset file, model folder or bundled model that the data is for.")
+]
+
+
+@app.command()
+def prepare(
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE... OUT", help="Labelled images (folders, archives, URLs) and the folder to write."
+        ),
+    ],
+    format: _SourceFormat = _Format.auto,
+    split: Annotated[
+        str | None, typer.Option(help="Shares of train/valid/test, as 90/5/5; else as the source has it.")
+    ] = None,
+    height: Annotated[int | None, typer.Option(min=1, help="Scale higher images down to this many pixels.")] = None,
+    charset: _For = None,
+    duplicates: Annotated[bool, typer.Option("--duplicates", help="Keep equal images.")] = False,
+    shard_size: Annotated[int, typer.Option(min=1, help="Records a shard.")] = 8192,
+    max_rejected: Annotated[
+        float, typer.Option(min=0, max=1, help="Fail when more than this share is rejected.")
+    ] = 0.01,
+    workers: _Workers = None,
+    ray: Annotated[str | None, typer.Option(metavar="ADDRESS|auto", help="Do the work on this Ray cluster.")] = None,
+    as_json: _Json = False,
+) -> None:
+    """Turn labelled images of any layout into records that train fast. The same command continues interrupted work.
+
+    Every sample that is not taken is listed with its reason in OUT/rejected.tsv.
+    """
+    if len(paths) < 2:
+        raise ConfigError(
+            "prepare needs at least one SOURCE and OUT, the folder to write: crnn prepare my_crops records"
+        )
+    from crnn.data.prepare import prepare
+
+    known, preprocessing = _made_for(charset)
+    with _report() as progress:
+        summary = prepare(
+            paths[:-1],
+            paths[-1],
+            format=format.value,
+            split=split,
+            height=height,
+            charset=known,
+            preprocessing=preprocessing,
+            duplicates=duplicates,
+            shard_size=shard_size,
+            max_rejected=max_rejected,
+            workers=workers,
+            ray=ray,
+            progress=progress,
+        )
+    print_json(summary.to_dict()) if as_json else print(f"{paths[-1]}: {summary}")
+
+
+data_app = typer.Typer(help="Look at labelled images before training.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(data_app, name="data")
+
+
+@data_app.command("check")
+def data_check(
+    sources: _Sources,
+    charset: _For = None,
+    format: _SourceFormat = _Format.auto,
+    workers: _Workers = None,
+    as_json: _Json = False,
+) -> None:
+    """Say what is wrong with labelled images, where, and what to do. Exit status 1 if some cannot be trained on."""
+    from crnn.data.check import check
+
+    known, preprocessing = _made_for(charset)
+    with _report() as progress:
+        report = check(
+            sources, charset=known, preprocessing=preprocessing, format=format.value, workers=workers, progress=progress
+        )
+    print_json(report.to_dict()) if as_json else print(report)
+    if report.unfit:
+        raise typer.Exit(1)
+
+
+@data_app.command("stats")
+def data_stats(
+    sources: _Sources, format: _SourceFormat = _Format.auto, workers: _Workers = None, as_json: _Json = False
+) -> None:
+    """Count samples, sizes, label lengths and characters."""
+    from crnn.data.check import stats
+
+    with _report() as progress:
+        figures = stats(sources, format=format.value, workers=workers, progress=progress)
+    print_json(figures.to_dict()) if as_json else print(figures)
+
+
+@data_app.command("preview")
+def data_preview(
+    sources: _Sources,
+    output: Annotated[Path, typer.Option("--output", "-o", help="HTML file to write.")] = Path("preview.html"),
+    count: Annotated[int, typer.Option(min=1, help="How many samples, taken at random.")] = 200,
+    seed: Annotated[int, typer.Option(help="Another number takes others.")] = 0,
+    charset: _For = None,
+    format: _SourceFormat = _Format.auto,
+) -> None:
+    """Write a contact sheet of images and their labels, with what check would find marked."""
+    from crnn.data.preview import preview
+
+    known, preprocessing = _made_for(charset)
+    shown = preview(
+        sources, output, count=count, seed=seed, charset=known, preprocessing=preprocessing, format=format.value
+    )
+    print(f"{output}: {shown} samples")
+
+
+def _made_for(name: str | None) -> tuple[Any, Any]:
+    """The charset of a file or a model and, of a model, how it prepares images."""
+    if name is None:
+        return None, None
+    from crnn import pretrained
+    from crnn.charset import Charset
+    from crnn.image import Preprocessing
+    from crnn.runtime import CARD, parse_card
+
+    path = pretrained.find_model(name)
+    card = path / CARD if path.is_dir() else path
+    if card.suffix != ".json":
+        return Charset.load(path), None
+    values = parse_card(card.read_text(encoding="utf-8"), str(card))
+    return Charset.load(path), Preprocessing.from_dict(values["preprocessing"])
+
+
+@contextmanager
+def _report() -> Iterator[Any]:
+    """A callback for (what, done, total): a bar on stderr on a terminal, elsewhere a line every ten seconds."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    lines = sys.stderr is None or not sys.stderr.isatty()
+    with Progress(console=Console(file=sys.stderr), transient=True, disable=lines) as bar:
+        tasks: dict[str, Any] = {}
+        last = time.monotonic()
+
+        def progress(what: str, done: int, total: int) -> None:
+            nonlocal last
+            if not lines:
+                task = tasks[what] if what in tasks else tasks.setdefault(what, bar.add_task(what, total=total))
+                bar.update(task, completed=done)
+            elif sys.stderr is not None and time.monotonic() - last > 10:
+                last = time.monotonic()
+                print(f"{what} {done} of {total}", file=sys.stderr, flush=True)
+
+        yield progress
 
 
 # ---- train -----------------------------------------------------------------------------------------------------------
 
 
+@app.command()
+def train(
+    data: Annotated[list[str] | None, typer.Option(help="Labelled images to train on (repeatable).")] = None,
+    valid: Annotated[
+        list[str] | None, typer.Option(help="Labelled images to validate on; else a tenth of --data.")
+    ] = None,
+    preset: Annotated[str | None, typer.Option(help="Start from these settings: en, finetune, tiny, …")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file with settings.")] = None,
+    sets: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="One setting, a.b=c.")] = None,
+    init: Annotated[str | None, typer.Option(help="Bundled model or model folder to start from.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder of the run and the model.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --output.")] = False,
+) -> None:
+    """Train a reader; the folder of the run then is a model for every other command.
+
+    With --resume, the run goes on with the settings that it was started with.
+    """
+    from crnn.config import load_config
+
+    if resume:
+        if output is None:
+            raise ConfigError("--resume needs --output: the folder of the run to go on with")
+        if data or valid or preset or config or sets or init:
+            raise ConfigError("--resume takes the settings the run was started with: leave out all but --output")
+        settings = load_config(file=output / "config.toml", output=str(output))
+    else:
+        split = None if valid else "train"
+        held_out = (
+            [{"path": path} for path in valid] if valid else [{"path": path, "split": "valid"} for path in data or ()]
+        )
+        settings = load_config(
+            preset,
+            config,
+            sets or (),
+            train=[{"path": path, "split": split} for path in data] if data else None,
+            valid=held_out or None,
+            init=init,
+            output=None if output is None else str(output),
+        )
+    try:
+        from crnn import training
+    except ImportError as error:
+        raise ConfigError(
+            f"training needs more packages ({error.name} is missing): pip install 'crnn[train]'"
+        ) from None
+    training.train(settings, resume)
+
+
 # ---- evaluate --------------------------------------------------------------------------------------------------------
+
+
+class _Protocol(StrEnum):  # the names of crnn.metrics.PROTOCOLS
+    digits_and_lower_case = "36"
+    digits_and_letters = "62"
+    printable = "94"
+    raw = "raw"
+
+
+@app.command()
+def evaluate(
+    sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="Labelled images, whatever their layout.")],
+    model: _Model = "en",
+    protocol: Annotated[
+        _Protocol, typer.Option(help="What counts: 36 0-9a-z, 62 with case, 94 with punctuation, raw all.")
+    ] = _Protocol.raw,
+    as_json: _Json = False,
+    split: Annotated[str | None, typer.Option(help="Read this part only: train, valid or test.")] = None,
+    engine: Annotated[_Engine, typer.Option(help="What computes.")] = _Engine.openvino,
+) -> None:
+    """Read labelled images and say how much was read right, by source and of all samples together.
+
+    A sample that cannot be read counts as wrong; it is named on stderr, and the exit status is 1.
+    """
+    from crnn import evaluation, recognizer
+
+    with _only_our_stderr():
+        opened, failed = evaluation.open_all(sources, split)
+        for failure in failed:
+            complain(failure)
+        if not opened:
+            raise typer.Exit(1)
+        reader = recognizer.load(model, engine.value)
+        total = sum(len(source) for source in opened.values())
+        done = evaluation.evaluate(
+            reader, opened, protocol.value, progress=lambda readings: _progress(readings, "Reading", total)
+        )
+        for failure in done.failures:
+            complain(failure)
+    if as_json:
+        print_json(done.to_dict())
+    else:
+        print(evaluation.to_table(done))
+    if failed or done.failures:
+        raise typer.Exit(1)
 
 
 # ---- models ----------------------------------------------------------------------------------------------------------

@@ -58,7 +58,11 @@ class OptimiserConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One run. `charset`: "english", "digits", "auto" (the characters of the training labels) or a charset file."""
+    """One run.
+
+    charset: "english", "digits", "alphanumeric", a charset file, "auto" (the characters of the training labels) or
+    "extend" (those of the model in `init`, then what the labels have more).
+    """
 
     output: str = "crnn-run"
     charset: str = "auto"
@@ -84,26 +88,36 @@ class TrainConfig:
         if not 0.0 <= self.synth.share <= 1.0:
             raise ConfigError(f"synth.share = {self.synth.share} is impossible: it is a part, from 0 to 1")
         if self.column_steps and not self.synth.share:
-            raise ConfigError("column_steps needs rendered crops, whose characters have known places: set synth.share above 0")
+            raise ConfigError(
+                "column_steps needs rendered crops, whose characters have known places: set synth.share above 0"
+            )
         if self.column_steps > self.steps:
-            raise ConfigError(f"column_steps ({self.column_steps}) is more than steps ({self.steps}): it is a part of them")
+            raise ConfigError(
+                f"column_steps ({self.column_steps}) is more than steps ({self.steps}): it is a part of them"
+            )
         if self.precision not in ("auto", "32", "bf16", "16"):
             raise ConfigError(f"precision {self.precision!r} does not exist: choose auto, 32, bf16 or 16")
         if not self.train and not self.synth.share:
             raise ConfigError("nothing to train on: give --data FOLDER, or set synth.share above 0")
         if self.charset == "auto" and not self.train:
-            raise ConfigError("charset = \"auto\" takes the characters of the labels, and there are none: name a charset")
+            raise ConfigError('charset = "auto" takes the characters of the labels, and there are none: name a charset')
+        if self.charset == "extend" and not self.init:
+            raise ConfigError('charset = "extend" extends that of the initial model, and there is none: give --init')
 
 
 def presets() -> list[str]:
     """Names for --preset."""
-    return sorted(file.name.removesuffix(".toml") for file in resources.files("crnn.presets").iterdir() if file.name.endswith(".toml"))
+    return sorted(
+        file.name.removesuffix(".toml")
+        for file in resources.files("crnn.presets").iterdir()
+        if file.name.endswith(".toml")
+    )
 
 
 def load_config(
     preset: str | None = None, file: str | Path | None = None, overrides: Iterable[str] = (), **options: Any
 ) -> TrainConfig:
-    """A preset, then a TOML file, then `a.b=c` strings, then keyword options (None is "not given"): the later one wins."""
+    """A preset, then a TOML file, then `a.b=c` strings, then keyword options (None: not given); the later one wins."""
     values: dict[str, Any] = {}
     if preset is not None:
         if preset not in presets():
@@ -145,7 +159,7 @@ def _merge(base: dict[str, Any], new: Mapping[str, Any]) -> None:
 def _build(kind: Any, values: Any, where: str) -> Any:
     """`values` as `kind`: dataclasses, tuples and plain values are checked by their annotations."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if is_dataclass(kind):
+    if isinstance(kind, type) and is_dataclass(kind):
         if isinstance(values, kind):
             return values
         if not isinstance(values, Mapping):
@@ -154,7 +168,9 @@ def _build(kind: Any, values: Any, where: str) -> Any:
         known = {f.name for f in fields(kind)}
         for key in values:
             if key not in known:
-                raise ConfigError(f"{where + '.' if where else ''}{key} is not a setting: choose from {', '.join(sorted(known))}")
+                raise ConfigError(
+                    f"{where + '.' if where else ''}{key} is not a setting: choose from {', '.join(sorted(known))}"
+                )
         built = {k: _build(hints[k], v, f"{where}.{k}" if where else k) for k, v in values.items()}
         try:
             return kind(**built)
@@ -173,8 +189,11 @@ def _build(kind: Any, values: Any, where: str) -> Any:
     if kind is float and isinstance(values, int) and not isinstance(values, bool):
         return float(values)
     if not isinstance(values, kind) or (isinstance(values, bool) and kind is not bool):
-        raise ConfigError(f"{where} = {values!r} should be {'a whole number' if kind is int else 'a number' if kind is float else 'text' if kind is str else 'true or false'}")
+        raise ConfigError(f"{where} = {values!r} should be {_MEANING[kind]}")
     return values
+
+
+_MEANING = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 
 
 def _toml(values: Mapping[str, Any], prefix: str) -> str:

@@ -47,7 +47,9 @@ def export_onnx(folder: str | Path, out: str | Path | None = None) -> Path:
         onnx.save(graph, str(partial))
         difference = _difference(model, partial, channels, height)
         if difference > PARITY_TOLERANCE:
-            raise ModelError(f"{out}: logits differ from PyTorch's by {difference:.2g} (limit {PARITY_TOLERANCE}); not written")
+            raise ModelError(
+                f"{out}: logits differ from PyTorch's by {difference:.2g} (limit {PARITY_TOLERANCE}); not written"
+            )
         partial.replace(out)
     finally:
         partial.unlink(missing_ok=True)

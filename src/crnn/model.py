@@ -6,7 +6,7 @@
 Two architectures share everything but the convolutions:
 
 * `crnn-vgg`    the network of Shi, Bai and Yao, "An End-to-End Trainable Neural Network for Image-based Sequence
-                Recognition and Its Application to Scene Text Recognition" (arXiv 1507.05717), Table 1: 8.3 M parameters.
+                Recognition and Its Application to Scene Text Recognition" (arXiv 1507.05717), Table 1.
 * `crnn-small`  residual blocks (He et al., arXiv 1512.03385), under 4 M parameters and a third of the operations.
 """
 
@@ -37,7 +37,9 @@ class Architecture:
         if self.name not in BACKBONES:
             raise ModelError(f"architecture {self.name!r} is unknown: choose one of {', '.join(BACKBONES)}")
         if self.height != 32:
-            raise ModelError(f"architecture {self.name} reads crops 32 pixels high, not {self.height}: set height to 32")
+            raise ModelError(
+                f"architecture {self.name} reads crops 32 pixels high, not {self.height}: set height to 32"
+            )
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Architecture:
@@ -80,7 +82,9 @@ def _conv(inputs: int, outputs: int, kernel: int | tuple[int, int] = 3, stride: 
     return conv
 
 
-def _conv_norm_relu(inputs: int, outputs: int, kernel: int | tuple[int, int] = 3, stride: int | tuple[int, int] = 1) -> nn.Sequential:
+def _conv_norm_relu(
+    inputs: int, outputs: int, kernel: int | tuple[int, int] = 3, stride: int | tuple[int, int] = 1
+) -> nn.Sequential:
     return nn.Sequential(_conv(inputs, outputs, kernel, stride), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
 
 
@@ -90,10 +94,13 @@ class Residual(nn.Module):
     def __init__(self, inputs: int, outputs: int, stride: int | tuple[int, int] = 1) -> None:
         super().__init__()
         self.first = _conv_norm_relu(inputs, outputs, 3, stride)
-        self.second = nn.Sequential(_conv(outputs, outputs), nn.BatchNorm2d(outputs))
-        nn.init.zeros_(self.second[1].weight)  # a block starts as its short cut
+        norm = nn.BatchNorm2d(outputs)
+        nn.init.zeros_(norm.weight)  # a block starts as its short cut
+        self.second = nn.Sequential(_conv(outputs, outputs), norm)
         same = inputs == outputs and stride == 1
-        self.shortcut = nn.Identity() if same else nn.Sequential(_conv(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
+        self.shortcut = (
+            nn.Identity() if same else nn.Sequential(_conv(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.relu(self.second(self.first(x)) + self.shortcut(x))

@@ -23,17 +23,16 @@ from lightning.pytorch.plugins.environments import LightningEnvironment
 from torch import Tensor
 from torch.nn import functional
 
-from crnn import checkpoint, ctc, metrics
-from crnn.charset import ENGLISH, DIGITS, Charset
+from crnn import checkpoint, ctc, metrics, pretrained
+from crnn.charset import Charset, named
 from crnn.config import SourceConfig, TrainConfig, to_toml
 from crnn.data.loader import NO_TARGET, Batch, Batches, Mixture, Part, in_order, usable
 from crnn.data.sources import Source, Subset, open_source
-from crnn.errors import DataError, ModelError
+from crnn.errors import DataError
 from crnn.image import Preprocessing
 from crnn.model import CRNN, STRIDE, Architecture
 
 CHECKPOINT = "last.ckpt"
-_NAMED = {"english": ENGLISH, "digits": DIGITS}
 
 
 @dataclass(frozen=True)
@@ -75,17 +74,24 @@ def train(config: TrainConfig, resume: bool = False) -> Result:
         charset.num_classes,
     )  # fmt: skip
     if config.init:
-        from crnn.pretrained import find_model
-
-        moved = checkpoint.transfer(model, charset, find_model(config.init))
-        _say(f"started from {config.init}: {len(moved.kept)} characters kept, {len(moved.new)} new, {len(moved.dropped)} dropped")
+        moved = checkpoint.transfer(model, charset, pretrained.find_model(config.init))
+        _say(
+            f"from {config.init}: characters: {len(moved.kept)} kept, {len(moved.new)} new, {len(moved.dropped)} dropped"
+        )
 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.toml").write_text(to_toml(config), "utf-8")
     learner = Learner(model, charset, preprocessing, config, parts, valid)
     callbacks: list[Callback] = [
         Progress(),
-        ModelCheckpoint(folder, CHECKPOINT.removesuffix(".ckpt"), save_top_k=1, every_n_train_steps=min(500, config.steps), enable_version_counter=False, save_on_train_epoch_end=False),
+        ModelCheckpoint(
+            folder,
+            CHECKPOINT.removesuffix(".ckpt"),
+            save_top_k=1,
+            every_n_train_steps=min(500, config.steps),
+            enable_version_counter=False,
+            save_on_train_epoch_end=False,
+        ),
     ]
     if config.optimiser.ema:
         callbacks.append(EMAWeightAveraging(decay=config.optimiser.ema))
@@ -138,7 +144,7 @@ class Learner(LightningModule):
         valid: list[tuple[str, Source]],
     ) -> None:
         super().__init__()
-        self.model = model.to(memory_format=torch.channels_last)
+        self.model: CRNN = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.charset, self.preprocessing, self.config = charset, preprocessing, config
         # Lists of sources are no concern of state_dict or of the averaged copy of this module.
         self._data = _Shared(parts, valid)
@@ -172,12 +178,20 @@ class Learner(LightningModule):
             folded[..., lower] = either
             log_probs = torch.where(batch.fold_case[:, None, None], folded, log_probs)
         losses = functional.ctc_loss(
-            log_probs.transpose(0, 1), batch.targets.long(), batch.lengths, batch.target_lengths, blank=0, reduction="none"
+            log_probs.transpose(0, 1),
+            batch.targets.long(),
+            batch.lengths,
+            batch.target_lengths,
+            blank=0,
+            reduction="none",
         )
         return (losses / batch.target_lengths.clamp(min=1)).mean()
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, _: int) -> Batch:
-        moved = {name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value for name, value in vars(batch).items()}
+        moved: dict[str, Any] = {
+            name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+            for name, value in vars(batch).items()
+        }
         return Batch(**moved)
 
     def validation_step(self, batch: Batch, _: int, dataloader_idx: int = 0) -> None:
@@ -194,7 +208,14 @@ class Learner(LightningModule):
             raw, plain = metrics.score(pairs, "raw"), metrics.score(pairs, "36")
             self.scores[name] = {"step": self.global_step, "raw": raw.to_dict(), "36": plain.to_dict()}
             line.append(f"{name} {plain.word_accuracy:.1%} (raw {raw.word_accuracy:.1%}, CER {raw.cer:.1%})")
-            self.log_dict({f"{name}/word_accuracy": raw.word_accuracy, f"{name}/cer": raw.cer, f"{name}/word_accuracy_36": plain.word_accuracy}, batch_size=1)
+            self.log_dict(
+                {
+                    f"{name}/word_accuracy": raw.word_accuracy,
+                    f"{name}/cer": raw.cer,
+                    f"{name}/word_accuracy_36": plain.word_accuracy,
+                },
+                batch_size=1,
+            )
         _say(f"step {self.global_step}: " + ", ".join(line))
         shown = [pair for pairs in self._read for pair in pairs[:2]][:6]
         _say("  " + "   ".join(f"{label!r} read {text!r}" for label, text in shown))
@@ -203,7 +224,7 @@ class Learner(LightningModule):
         if self.config.optimiser.clip:
             torch.nn.utils.clip_grad_norm_(self.parameters(), self.config.optimiser.clip)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         settings = self.config.optimiser
         # Norms and biases are few and must stay free.
         decayed = [p for p in self.model.parameters() if p.ndim > 1]
@@ -251,12 +272,17 @@ class _Phased:
         step = learner.trainer.global_step
         rank, world = learner.trainer.global_rank, learner.trainer.world_size
         parts = learner._data.parts
-        phases = [([part for part in parts if part.endless], 0, config.column_steps), (parts, config.column_steps, config.steps)]
+        phases = [
+            ([part for part in parts if part.endless], 0, config.column_steps),
+            (parts, config.column_steps, config.steps),
+        ]
         for kept, begin, end in phases:
             if step >= end:
                 continue
-            # Each phase counts its own batches; the seed keeps the second from repeating the first.
-            mixture = Mixture(kept, learner.charset, learner.preprocessing, config.batch, config.seed + 10_000 * (begin > 0))
+            # Each phase counts its own batches; the second must not render the first one's crops again.
+            mixture = Mixture(
+                kept, learner.charset, learner.preprocessing, config.batch, config.seed, begin * config.batch
+            )
             batches = iter(Batches(mixture, step - begin, config.workers, rank, world))
             while step < end:
                 yield next(batches)
@@ -283,12 +309,15 @@ class Progress(Callback):
         self._reset(trainer)
 
     def _reset(self, trainer: Trainer) -> None:
-        self.since, self.step, self.crops, self.busy, self.losses = time.monotonic(), trainer.global_step, 0, 0.0, []
+        self.since, self.crops, self.busy = time.monotonic(), 0, 0.0
+        self.losses: list[float] = []
 
     def on_train_batch_start(self, trainer: Trainer, learner: LightningModule, batch: Batch, index: int) -> None:
         self.began = time.monotonic()
 
-    def on_train_batch_end(self, trainer: Trainer, learner: LightningModule, outputs: Any, batch: Batch, index: int) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, learner: LightningModule, outputs: Any, batch: Batch, index: int
+    ) -> None:
         now = time.monotonic()
         self.busy += now - self.began
         self.crops += len(batch)
@@ -309,9 +338,11 @@ class Progress(Callback):
 def _charset(config: TrainConfig, sources: list[Source]) -> Charset:
     if config.charset == "auto":
         return Charset.from_text(source.label(i) for source in sources for i in range(len(source)))
-    if config.charset in _NAMED:
-        return Charset(_NAMED[config.charset])
-    return Charset.load(config.charset)
+    if config.charset == "extend":
+        base = checkpoint.load_card(pretrained.find_model(config.init)).charset.characters
+        labels = {c for source in sources for i in range(len(source)) for c in source.label(i)}
+        return Charset(base + "".join(sorted(labels - set(base))))
+    return named(config.charset)
 
 
 def _parts(
@@ -321,10 +352,12 @@ def _parts(
     weights = sum(each.weight for each, _ in opened)
     share = config.synth.share if opened else 1.0
     if config.synth.share:
-        from crnn.synth.generate import Renderer
+        from crnn.synth.generate import Renderer  # fonts and Pillow are only needed here
 
         synth = config.synth
-        renderer = Renderer.create(charset, synth.corpus, synth.fonts, config.seed, synth.mix or None, synth.looks or None, synth.max_length)
+        renderer = Renderer.create(
+            charset, synth.corpus, synth.fonts, config.seed, synth.mix or None, synth.looks or None, synth.max_length
+        )
         parts.append(Part(renderer, share))
     for each, source in opened:
         kept, rejected = usable(source, charset, preprocessing)
@@ -334,7 +367,7 @@ def _parts(
             _say(f"left out: {len(rejected) - 10} more of {each.path}")
         if len(rejected) > config.max_rejected * (len(kept) + len(rejected)):
             raise DataError(
-                f"{each.path}: {len(rejected)} of {len(kept) + len(rejected)} samples cannot be trained on, the first because "
+                f"{each.path}: {len(rejected)} of {len(kept) + len(rejected)} samples cannot be trained on, the first: "
                 f"{rejected[0].detail}; mend them (crnn data check names all), or raise max_rejected"
             )
         if not kept:

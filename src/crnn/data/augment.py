@@ -1,7 +1,7 @@
 """What a camera, a scanner or a screen does to a crop. Every operation keeps the label true.
 
-Images are uint8 (H, W, 3). Randomness comes from the caller: `rng` for single numbers; noise is cut at a random place from
-one fixed field, which is many times cheaper than fresh noise and the same in every process.
+Images are uint8 (H, W, 3). Randomness comes from the caller: `rng` for single numbers; noise is cut at a random place
+from one fixed field, which is many times cheaper than fresh noise and the same in every process.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def lower_resolution(image: np.ndarray, rng: random.Random, least: float = 9.0) 
 
 def jpeg(image: np.ndarray, rng: random.Random, worst: int = 18) -> np.ndarray:
     _, data = cv2.imencode(".jpg", image, (cv2.IMWRITE_JPEG_QUALITY, rng.randint(worst, 92)))
-    return cv2.imdecode(data, cv2.IMREAD_COLOR)
+    return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))
 
 
 def tone(image: np.ndarray, rng: random.Random) -> np.ndarray:

@@ -1,8 +1,8 @@
 """Training batches: rendered and labelled samples mixed by weight, grouped by width, the same whatever the workers.
 
 Samples are dealt in chunks. Chunk c of a mixture holds a fixed range of positions of every source, so any chunk can be
-made by any process at any time: workers, ranks and a resumed run agree without talking to each other. Within a chunk the
-samples are sorted by width and cut into `batches_per_chunk` batches, which are then shuffled.
+made by any process at any time: workers, ranks and a resumed run agree without talking to each other. Within a chunk
+the samples are sorted by width and cut into `batches_per_chunk` batches, which are then shuffled.
 """
 
 from __future__ import annotations
@@ -107,7 +107,10 @@ def column_targets(
 
 
 class Mixture(Dataset[list[Batch]]):
-    """Item c is chunk c: a list of `batches_per_chunk` batches of `batch` crops, fewer where they are wide."""
+    """Item c is chunk c: a list of `batches_per_chunk` batches of `batch` crops, fewer where they are wide.
+
+    `first` is the number of the first rendered sample.
+    """
 
     def __init__(
         self,
@@ -116,9 +119,10 @@ class Mixture(Dataset[list[Batch]]):
         preprocessing: Preprocessing,
         batch: int,
         seed: int = 0,
+        first: int = 0,
     ) -> None:
         self.parts, self.charset, self.preprocessing = list(parts), charset, preprocessing
-        self.seed = seed
+        self.seed, self.first = seed, first
         # The widest sixth of a chunk goes into smaller batches: a batch of lines costs what a batch of words does. The
         # sizes are the same in every chunk, since every new shape costs the engine time.
         self._sizes = [batch] * 10 + [max(1, batch // 2)] * 2 + [max(1, batch // 4)] * 4
@@ -138,7 +142,10 @@ class Mixture(Dataset[list[Batch]]):
         # A little disorder: batches of exactly one width would always hold the same kind of words.
         items.sort(key=lambda item: item.crop.shape[1] * rng.uniform(0.96, 1.04))
         ends = np.cumsum(self._sizes).tolist()
-        batches = [collate(items[end - n : end], self.charset, self.preprocessing) for end, n in zip(ends, self._sizes, strict=True)]
+        batches = [
+            collate(items[end - n : end], self.charset, self.preprocessing)
+            for end, n in zip(ends, self._sizes, strict=True)
+        ]
         rng.shuffle(batches)
         return batches
 
@@ -175,7 +182,7 @@ class Mixture(Dataset[list[Batch]]):
         attempt = 0
         while True:
             # Crops too narrow for their text are drawn anew; the numbers never meet those of other positions.
-            sample = part.source[position + attempt * (1 << 40)]
+            sample: Any = part.source[self.first + position + attempt * (1 << 40)]
             crop = prepare(sample.image, self.preprocessing)
             classes = self.charset.encode(sample.text)
             steps = timesteps(crop.shape[1], self.preprocessing.stride)
@@ -184,7 +191,7 @@ class Mixture(Dataset[list[Batch]]):
             attempt += 1
         scale = crop.shape[1] / sample.image.shape[1]
         columns = column_targets(classes, sample.boxes, scale, steps, self.preprocessing.stride)
-        return _Item(crop, sample.text, f"rendered {position}", columns, part.fold_case)
+        return _Item(crop, sample.text, f"rendered {self.first + position}", columns, part.fold_case)
 
 
 def collate(items: Sequence[_Item], charset: Charset, preprocessing: Preprocessing) -> Batch:
@@ -216,7 +223,7 @@ def _order(length: int, seed: int, number: int, epoch: int) -> NDArray[np.int64]
 
 
 def usable(source: Source, charset: Charset, preprocessing: Preprocessing) -> tuple[list[int], list[Rejected]]:
-    """Numbers of the samples that can be trained on, and the others with the reason; images are looked at, not decoded."""
+    """Numbers of the samples that can be trained on, and the others with the reason; only image headers are read."""
     kept: list[int] = []
     rejected: list[Rejected] = list(source.rejected)
     for i in range(len(source)):
@@ -227,9 +234,13 @@ def usable(source: Source, charset: Charset, preprocessing: Preprocessing) -> tu
             classes = charset.encode(label)
             sample = source[i]
             width, height = size(sample.image, sample.path)
-            columns = timesteps(max(preprocessing.stride, round(width * preprocessing.height / height)), preprocessing.stride)
+            columns = timesteps(
+                max(preprocessing.stride, round(width * preprocessing.height / height)), preprocessing.stride
+            )
             if columns < (needed := ctc.min_timesteps(classes)):
-                raise DataError(f"{label!r} needs {needed} timesteps, the crop of {width}x{height} pixels has {columns}")
+                raise DataError(
+                    f"{label!r} needs {needed} timesteps, the crop of {width}x{height} pixels has {columns}"
+                )
             kept.append(i)
         except CrnnError as error:
             reason = {CharsetError: "foreign character", ImageError: "bad image"}.get(type(error), "bad label")
@@ -257,9 +268,14 @@ class Batches:
             prefetch_factor=2 if self.workers else None,
             multiprocessing_context="fork" if self.workers else None,
         )
-        for batches in loader:
-            yield from batches[skip:]
-            skip = 0
+        try:
+            for batches in loader:
+                yield from batches[skip:]
+                skip = 0
+        except CrnnError as error:
+            # PyTorch wraps what a worker raised in its traceback; the sentence is the last line.
+            message = str(error).strip().splitlines()[-1]
+            raise DataError(message.partition("DataError: ")[2] or message) from None
 
 
 class _Chunks:
@@ -281,9 +297,7 @@ def _start_worker(_: int) -> None:
     torch.set_num_threads(1)
 
 
-def in_order(
-    source: Source, charset: Charset, preprocessing: Preprocessing, batch: int = 64
-) -> Iterator[Batch]:
+def in_order(source: Source, charset: Charset, preprocessing: Preprocessing, batch: int = 64) -> Iterator[Batch]:
     """Every sample of a source once, unchanged, for validation: batches of one bucket width each."""
     waiting: dict[int, list[_Item]] = {}
     for i in range(len(source)):

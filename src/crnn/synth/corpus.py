@@ -12,7 +12,15 @@ from ..errors import DataError
 
 MAX_LENGTH = 40
 # How often each kind of string is drawn; presets override it.
-DEFAULT_MIX = {"word": 0.52, "number": 0.12, "code": 0.06, "web": 0.03, "line": 0.12, "punctuated": 0.09, "random": 0.06}
+DEFAULT_MIX = {
+    "word": 0.52,
+    "number": 0.12,
+    "code": 0.06,
+    "web": 0.03,
+    "line": 0.12,
+    "punctuated": 0.09,
+    "random": 0.06,
+}
 _OPENING = ["(", "[", '"', "'", "$", "#", "*", "<", "{", "-", "&", "@", "~", "_", "|", "/", "+", "=", "^", "`", "\\"]
 _CLOSING = [".", ",", ":", ";", "!", "?", ")", "]", '"', "'", "%", "*", ">", "}", "-", "'s", "...", "/", "+", "|", "\\"]
 _MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
@@ -55,7 +63,9 @@ class Corpus:
         if not self.words and mix.keys() & {"word", "web", "line", "punctuated"}:
             raise DataError("synth: no word of the corpus can be written with the charset; give --corpus a text in it")
         if not self.lines and "text" in mix:
-            raise DataError("synth: the kind 'text' needs running text; give --corpus a file with lines of several words")
+            raise DataError(
+                "synth: the kind 'text' needs running text; give --corpus a file with lines of several words"
+            )
         self._symbols = charset.characters.replace(" ", "")
         self._kinds = [makers[kind] for kind in mix]
         self._weights = list(mix.values())
@@ -63,7 +73,11 @@ class Corpus:
 
     @classmethod
     def load(
-        cls, charset: Charset, paths: Iterable[str | Path], mix: dict[str, float] | None = None, max_length: int = MAX_LENGTH
+        cls,
+        charset: Charset,
+        paths: Iterable[str | Path],
+        mix: dict[str, float] | None = None,
+        max_length: int = MAX_LENGTH,
     ) -> Corpus:
         """Reads UTF-8 text files: a file whose lines hold one word each is a word list, any other is running text.
 
@@ -123,7 +137,9 @@ class Corpus:
         count = rng.choice((2, 2, 2, 3, 3, 4, 5, 6))
         parts = [rng.choices(make, [0.66, 0.14, 0.14, 0.06])[0](rng) for _ in range(count)]
         case = rng.random()
-        text = rng.choice([" ", " ", " ", " ", " : ", ", ", " - "]).join(parts) if rng.random() < 0.2 else " ".join(parts)
+        text = (
+            rng.choice([" ", " ", " ", " ", " : ", ", ", " - "]).join(parts) if rng.random() < 0.2 else " ".join(parts)
+        )
         if case < 0.4:
             return text.upper()
         return text.capitalize() if case < 0.55 else text.title() if case < 0.65 else text
@@ -174,16 +190,23 @@ def _number(rng: random.Random) -> str:
     if form < 3:
         return _digits(rng, rng.choice([1, 1, 2, 2, 3, 3, 4, 4, 5, 6, 7, 8, 10, 12]))
     if form == 3:
-        return rng.choice(["", "$", "$", "RM", "S$", "-", "EUR ", "€", "£"]) + f"{rng.randrange(1000)}.{_digits(rng, 2)}"
+        return (
+            rng.choice(["", "$", "$", "RM", "S$", "-", "EUR ", "€", "£"]) + f"{rng.randrange(1000)}.{_digits(rng, 2)}"
+        )
     if form == 4:
-        return f"{rng.randrange(10**rng.randint(1, 8)):,}{rng.choice(['', '', '.00', '.50'])}"
+        return f"{rng.randrange(10 ** rng.randint(1, 8)):,}{rng.choice(['', '', '.00', '.50'])}"
     if form == 5:
         sep = rng.choice("/-./")
-        return f"{rng.randint(1, 31):02d}{sep}{rng.randint(1, 12):02d}{sep}{rng.choice([_digits(rng, 2), '20' + _digits(rng, 2), '19' + _digits(rng, 2)])}"
+        year = rng.choice(("", "20", "19")) + _digits(rng, 2)
+        return f"{rng.randint(1, 31):02d}{sep}{rng.randint(1, 12):02d}{sep}{year}"
     if form == 6:
-        return f"{rng.randint(0, 23):02d}:{rng.randint(0, 59):02d}" + rng.choice(["", ":" + _digits(rng, 2), " AM", "PM", "am", "pm"])
+        return f"{rng.randint(0, 23):02d}:{rng.randint(0, 59):02d}" + rng.choice(
+            ["", ":" + _digits(rng, 2), " AM", "PM", "am", "pm"]
+        )
     if form == 7:
-        return rng.choice([f"{rng.randrange(101)}%", f"{rng.random() * 100:.1f}%", f"{rng.randrange(100)}.{_digits(rng, 1)}"])
+        return rng.choice(
+            [f"{rng.randrange(101)}%", f"{rng.random() * 100:.1f}%", f"{rng.randrange(100)}.{_digits(rng, 1)}"]
+        )
     if form == 8:
         return rng.choice(
             [
@@ -196,9 +219,16 @@ def _number(rng: random.Random) -> str:
         )
     if form == 9:
         n = rng.randint(1, 31)
-        return rng.choice([f"{n}{'th' if n % 10 not in (1, 2, 3) else 'st'}", f"{rng.choice(_MONTHS)} {n}", f"{n}-{rng.choice(_MONTHS)}-{_digits(rng, 2)}"])
+        return rng.choice(
+            [
+                f"{n}{'th' if n % 10 not in (1, 2, 3) else 'st'}",
+                f"{rng.choice(_MONTHS)} {n}",
+                f"{n}-{rng.choice(_MONTHS)}-{_digits(rng, 2)}",
+            ]
+        )
     if form == 10:
-        return f"{rng.choice(['#', 'No.', '@', 'x', '*', ''])}{_digits(rng, rng.randint(1, 4))}{rng.choice(['', 'A', '/2', 'x', '**', 'kg', 'ml', 'g', 'km', 'mm'])}"
+        unit = rng.choice(("", "A", "/2", "x", "**", "kg", "ml", "g", "km", "mm"))
+        return rng.choice(("#", "No.", "@", "x", "*", "")) + _digits(rng, rng.randint(1, 4)) + unit
     return f"{rng.randrange(100)}{rng.choice(['/', '-', ' - ', 'x', '*', '+', ':', '.'])}{rng.randrange(1000)}"
 
 

@@ -14,13 +14,13 @@ _SURFACE_SIZE = (160, 900)  # rows, columns
 
 @lru_cache(maxsize=1)
 def _surfaces() -> list[np.ndarray]:
-    """Textures with the statistics of walls, cloth, foliage, signs and photographs: (160, 900, 3) uint8, zero-mean 128."""
+    """Textures like walls, cloth, foliage, signs and photographs: (160, 900, 3) uint8 around 128."""
     rng = np.random.default_rng(5717)
     rows, columns = _SURFACE_SIZE
-    made = []
+    made: list[np.ndarray] = []
     for number in range(_SURFACES):
         kind = number % 6
-        field = np.zeros((rows, columns, 3), np.float32)
+        field: np.ndarray = np.zeros((rows, columns, 3), np.float32)
         # Octaves of noise, weights falling with frequency as in natural pictures.
         fall = rng.uniform(0.35, 0.85)
         for octave in range(2, 8):
@@ -50,9 +50,21 @@ def _surfaces() -> list[np.ndarray]:
                 a = rng.integers(0, columns, 4)
                 colour = tuple(float(v) for v in rng.standard_normal(3) * field.std() * 1.5)
                 if rng.random() < 0.5:
-                    cv2.rectangle(field, (int(a[0]), int(a[1] % rows)), (int(a[2]), int(a[3] % rows)), colour, int(rng.integers(1, 6)))
+                    cv2.rectangle(
+                        field,
+                        (int(a[0]), int(a[1] % rows)),
+                        (int(a[2]), int(a[3] % rows)),
+                        colour,
+                        int(rng.integers(1, 6)),
+                    )
                 else:
-                    cv2.line(field, (int(a[0]), int(a[1] % rows)), (int(a[2]), int(a[3] % rows)), colour, int(rng.integers(1, 8)))
+                    cv2.line(
+                        field,
+                        (int(a[0]), int(a[1] % rows)),
+                        (int(a[2]), int(a[3] % rows)),
+                        colour,
+                        int(rng.integers(1, 8)),
+                    )
         field *= 45.0 / (field.std() + 1e-6)
         made.append(np.clip(field - field.mean() + 128, 0, 255).astype(np.uint8))
     return made
@@ -68,7 +80,10 @@ def surface(shape: tuple[int, int], rng: random.Random) -> np.ndarray:
     piece = sheet[y : y + h, x : x + w]
     if rng.random() < 0.5:
         piece = piece[:, ::-1]
-    return cv2.resize(np.ascontiguousarray(piece), (width, height), interpolation=cv2.INTER_LINEAR).astype(np.float32) - 128
+    return (
+        cv2.resize(np.ascontiguousarray(piece), (width, height), interpolation=cv2.INTER_LINEAR).astype(np.float32)
+        - 128
+    )
 
 
 def luminance(colour: np.ndarray) -> float:

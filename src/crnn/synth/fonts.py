@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw, ImageFont
 from ..charset import Charset
 from ..errors import DataError
 
-_SUFFIXES = {".ttf", ".otf", ".ttc", ".otc", ".pfb"} - {".pfb"}  # Type 1 has no Unicode table
+_SUFFIXES = {".ttf", ".otf", ".ttc", ".otc"}
 _PROBE_SIZE = 40  # pixels per em at which glyphs are compared
 _SAME_CASE = 0.93  # correlation above which a lower-case glyph counts as a drawn capital
 _READABLE = 0.55  # mean correlation with the other faces below which a face is taken for dingbats or ornaments
@@ -54,15 +54,15 @@ def system_folders() -> list[Path]:
 
 
 def find_faces(folders: Iterable[str | Path], charset: Charset, workers: int | None = None) -> list[Face]:
-    """Every usable face below the folders (or in the named font files), sorted by path: the order never depends on the disk.
+    """Every usable face below the folders (or in the named font files), sorted by path, whatever the disk's order.
 
     A character counts when the font's table lists it and the drawn glyph has ink and is not the "missing" box. Faces
-    whose small letters are drawn as capitals lose the small letters: their picture could not tell the case of the label.
+    whose small letters are drawn as capitals lose the small letters: their picture could not tell a label's case.
     The result is kept in the user's cache, keyed by the files' sizes and times. Raises DataError when nothing is found.
     """
-    folders = [Path(folder) for folder in folders] or system_folders()
+    places = [Path(folder) for folder in folders] or system_folders()
     files: list[Path] = []
-    for folder in folders:
+    for folder in places:
         if folder.is_file():
             files.append(folder)
         elif folder.is_dir():
@@ -75,7 +75,9 @@ def find_faces(folders: Iterable[str | Path], charset: Charset, workers: int | N
         stat = path.stat()
         key.update(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
     key.update(charset.characters.encode() + Path(__file__).read_bytes())
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "crnn" / f"faces-{key.hexdigest()[:24]}.json"
+    cache = (
+        Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "crnn" / f"faces-{key.hexdigest()[:24]}.json"
+    )
     if cache.is_file():
         entries = json.loads(cache.read_text("utf-8"))
     else:
@@ -86,7 +88,7 @@ def find_faces(folders: Iterable[str | Path], charset: Charset, workers: int | N
         partial.replace(cache)
     faces = [Face(path, index, frozenset(characters)) for path, index, characters in entries]
     if not faces:
-        where = ", ".join(map(str, folders)) or "the system's font folders"
+        where = ", ".join(map(str, places)) or "the system's font folders"
         raise DataError(f"no usable font in {where}; install some (for example fonts-dejavu-core) or give --fonts DIR")
     return faces
 
@@ -106,7 +108,9 @@ def _probe_all(files: Sequence[Path], charset: Charset, workers: int | None) -> 
         usual = shapes.sum(0)
         usual /= np.linalg.norm(usual, axis=-1, keepdims=True) + 1e-6
         likeness = (shapes * usual).sum(-1)
-        keep = np.array([row[mask].mean() > _READABLE if mask.any() else True for row, mask in zip(likeness, drawn, strict=True)])
+        keep = np.array(
+            [row[mask].mean() > _READABLE if mask.any() else True for row, mask in zip(likeness, drawn, strict=True)]
+        )
     unique: dict[tuple[bytes, str], tuple[str, int, str]] = {}
     for (path, index, characters, shape), good in zip(probed, keep, strict=True):
         if good and characters:  # the same face installed twice would be drawn twice as often
@@ -118,7 +122,7 @@ _SHAPE_LETTERS = "ABDEGHKMNRSTabdeghkmnrst23456789"
 
 
 def _probe(job: tuple[str, str]) -> list[tuple[str, int, str, np.ndarray]]:
-    """(path, index, characters, glyph shapes) of every face in one file; nothing for a file that is not a usable font."""
+    """(path, index, characters, glyph shapes) of every face in one file; nothing if the file is no usable font."""
     path, characters = job
     found = []
     try:
@@ -150,7 +154,7 @@ def _check_drawn(path: str, index: int, listed: Sequence[str]) -> tuple[str, int
                 good.append(c)
         elif glyph.max() > 100 and not any(np.array_equal(glyph, box) for box in missing):
             good.append(c)
-            if c in _SHAPE_LETTERS or c.isascii() and c.isalpha():
+            if c in _SHAPE_LETTERS or (c.isascii() and c.isalpha()):
                 shapes[c] = _shape(glyph)
     # Faces of capitals only: compare letters whose small form differs clearly from the capital.
     pairs = [(shapes[c], shapes[c.upper()]) for c in "abdeghnqrt" if c in shapes and c.upper() in shapes]

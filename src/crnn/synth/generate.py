@@ -8,7 +8,7 @@ import random
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import cv2
@@ -20,7 +20,7 @@ from ..errors import DataError
 from . import effects
 from .corpus import MAX_LENGTH, Corpus
 from .fonts import Face, find_faces
-from .render import Drawing, Pose, bend, draw, place, random_pose
+from .render import Drawing, Pose, bend, draw, place, random_margins, random_pose
 
 # How often each look is drawn; presets override it.
 DEFAULT_LOOKS = {"photo": 0.64, "scan": 0.24, "screen": 0.12}
@@ -62,7 +62,7 @@ class Renderer:
         if lost := [c for c in self.corpus.charset.characters if not self._having.get(c)]:
             shown = " ".join(f"{c!r} (U+{ord(c):04X})" for c in lost[:5])
             raise DataError(
-                f"none of the {len(self.faces)} fonts draws {len(lost)} characters of the charset: {shown}; add fonts that do"
+                f"{len(lost)} characters of the charset are in none of the {len(self.faces)} fonts: {shown}; add fonts"
             )
 
     @classmethod
@@ -166,7 +166,9 @@ def _photo(text: str, face: Face, rng: random.Random) -> tuple[np.ndarray, np.nd
     image = effects.paint(ground, letters, colour)
     if rng.random() < 0.06:  # raised or engraved letters: lit on one side, dark on the other
         relief = effects.shifted(letters, 1, 1).astype(np.float32) - effects.shifted(letters, -1, -1)
-        image = effects.paint(ground, (letters * 0.25).astype(np.uint8), ink) + relief[..., None] * rng.choice((-0.5, 0.5))
+        image = effects.paint(ground, (letters * 0.25).astype(np.uint8), ink) + relief[..., None] * rng.choice(
+            (-0.5, 0.5)
+        )
     image = np.clip(image, 0, 255).astype(np.uint8)
     return augment.degrade(image, rng), boxes
 
@@ -180,7 +182,7 @@ def _scan(text: str, face: Face, rng: random.Random) -> tuple[np.ndarray, np.nda
         mask = effects.thicken(mask, 1)
     pose = random_pose(rng, 0.12)
     if rng.random() < 0.5:  # boxes of forms are often cut generously
-        pose = Pose(pose.stretch, pose.shear, pose.rotation, margins=tuple(rng.uniform(-0.05, 0.35) for _ in range(4)))  # type: ignore[arg-type]
+        pose = replace(pose, margins=random_margins(rng, -0.05, 0.35))
     placed, boxes = place(mask, drawing.boxes, pose, height, 40 * height)
     letters = placed[..., 0]
     shape = letters.shape
@@ -199,7 +201,9 @@ def _scan(text: str, face: Face, rng: random.Random) -> tuple[np.ndarray, np.nda
         wear = augment.noise(shape, rng)[..., 0]
         if rng.random() < 0.6:
             wear = cv2.GaussianBlur(wear, (0, 0), rng.uniform(0.6, 2.0)) * 2
-        letters = np.clip(letters * np.clip(1.0 - rng.uniform(0, 0.6) * np.maximum(wear, 0), 0, 1), 0, 255).astype(np.uint8)
+        letters = np.clip(letters * np.clip(1.0 - rng.uniform(0, 0.6) * np.maximum(wear, 0), 0, 1), 0, 255).astype(
+            np.uint8
+        )
     image = np.clip(effects.paint(ground, letters, ink_colour), 0, 255).astype(np.uint8)
     pick = rng.random()
     if pick < 0.45:
@@ -226,8 +230,8 @@ def _screen(text: str, face: Face, rng: random.Random) -> tuple[np.ndarray, np.n
     """User interfaces and born-digital pictures: exact pixels, small sizes, any two colours, gradients."""
     height = rng.randint(10, 30)
     drawing = draw(text, face, max(10, int(height * 1.3) // 2 * 2))
-    margins = tuple(rng.uniform(0.0, 0.25) for _ in range(4))
-    placed, boxes = place(drawing.mask, drawing.boxes, Pose(margins=margins), height, 40 * height)  # type: ignore[arg-type]
+    pose = Pose(margins=random_margins(rng, 0.0, 0.25))
+    placed, boxes = place(drawing.mask, drawing.boxes, pose, height, 40 * height)
     ink, ground_colour = effects.random_colours(rng, 55)
     ground = np.empty((*placed.shape[:2], 3), np.float32)
     ground[:] = ground_colour
@@ -294,7 +298,9 @@ def generate(renderer: Renderer, out: str | Path, count: int, workers: int | Non
             pool.shutdown(cancel_futures=True)
             raise
     shown = [renderer[index] for index in range(min(count, 240))]
-    cv2.imwrite(str(out / "contact-sheet.jpg"), cv2.cvtColor(contact_sheet([s.image for s in shown]), cv2.COLOR_RGB2BGR))
+    cv2.imwrite(
+        str(out / "contact-sheet.jpg"), cv2.cvtColor(contact_sheet([s.image for s in shown]), cv2.COLOR_RGB2BGR)
+    )
     partial = out / "labels.tsv.part"
     partial.write_text("".join(lines), "utf-8")
     partial.replace(labels)

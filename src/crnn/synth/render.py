@@ -67,9 +67,9 @@ def bend(drawing: Drawing, angle: float) -> Drawing:
     base = height / 2
     half = min(abs(angle) / 2, math.pi / 2)
     grow = radius * (1 - math.cos(half)) + height * 0.1
-    out_height = int(math.ceil(height + grow))
+    out_height = math.ceil(height + grow)
     # The outermost corners of the drawing decide the width of the picture.
-    out_width = int(math.ceil(2 * (radius + height / 2) * math.sin(half))) + 2
+    out_width = math.ceil(2 * (radius + height / 2) * math.sin(half)) + 2
     # Arching upwards: centre of the circle lies below the text; sagging is the mirror image of that.
     x = np.arange(out_width, dtype=np.float32) - out_width / 2
     y = np.arange(out_height, dtype=np.float32) - (base if sign > 0 else out_height - base)
@@ -104,6 +104,10 @@ class Pose:
     margins: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)  # left, top, right, bottom; negative cuts
 
 
+def random_margins(rng: random.Random, low: float, high: float) -> tuple[float, float, float, float]:
+    return rng.uniform(low, high), rng.uniform(low, high), rng.uniform(low, high), rng.uniform(low, high)
+
+
 def random_pose(rng: random.Random, strength: float) -> Pose:
     """strength 0 is a flat-bed scan, 1 a hand-held photograph."""
     wide = rng.random() < 0.08 * strength
@@ -112,13 +116,12 @@ def random_pose(rng: random.Random, strength: float) -> Pose:
     jitter = 0.12 * strength if rng.random() < 0.5 else 0.0
     stretch = math.exp(rng.gauss(-0.1, 0.22))  # signs are set in narrower faces than books
     loose = 0.25 if rng.random() < 0.3 else 0.08
-    margins = tuple(rng.uniform(-0.04, loose) for _ in range(4))
     return Pose(
         stretch=min(1.7, max(0.55, stretch)),
         shear=shear,
         rotation=max(-0.5, min(0.5, rotation)),
         perspective=tuple(rng.uniform(-jitter, jitter) for _ in range(8)) if jitter else (0.0,) * 8,
-        margins=margins,  # type: ignore[arg-type]
+        margins=random_margins(rng, -0.04, loose),
     )
 
 
@@ -151,10 +154,12 @@ def place(
     low = low - np.array(pose.margins[:2], np.float32) * tall
     high = high + np.array(pose.margins[2:], np.float32) * tall
     scale = height / (high[1] - low[1])
-    width = max(2, int(round((high[0] - low[0]) * scale)))
+    width = max(2, round(float((high[0] - low[0]) * scale)))
     squeeze = min(1.0, max_width / width)
     width = min(width, max_width)
-    fit = np.array([[scale * squeeze, 0, -low[0] * scale * squeeze], [0, scale, -low[1] * scale], [0, 0, 1]], np.float32)
+    fit = np.array(
+        [[scale * squeeze, 0, -low[0] * scale * squeeze], [0, scale, -low[1] * scale], [0, 0, 1]], np.float32
+    )
     flags = cv2.INTER_LINEAR
     # Linear sampling skips pixels when it shrinks by more than two: halve the drawing first.
     steps = fit @ matrix
@@ -166,7 +171,5 @@ def place(
     if placed.ndim == 2:
         placed = placed[..., None]
     ends = ends * np.array([fit[0, 0], fit[1, 1]], np.float32) + fit[:2, 2]
-    out = np.stack(
-        [ends[:2, :, 0].mean(0), ends[:, :, 1].min(0), ends[2:, :, 0].mean(0), ends[:, :, 1].max(0)], 1
-    )
+    out = np.stack([ends[:2, :, 0].mean(0), ends[:, :, 1].min(0), ends[2:, :, 0].mean(0), ends[:, :, 1].max(0)], 1)
     return placed, out.astype(np.float32)
