@@ -87,6 +87,7 @@ class Job:
     split: tuple[float, float, float] | None = None  # shares of train, valid, test; None: as the sources have it
     charset: Charset | None = None
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    format: str = "auto"  # of the sources
     number: str = field(default_factory=lambda: uuid.uuid4().hex)  # no two jobs share what they have opened
 
 
@@ -95,7 +96,7 @@ def open_job(job: Job) -> dict[str, Source]:
     """The samples of all sources by split, in the order test, valid, train (or all in one, "all")."""
     found: dict[str, list[Source]] = {}
     for path in job.sources:
-        parts = open_parts(path)
+        parts = open_parts(path, job.format)
         if job.split:
             parts = _split_by_hash(parts, job.split)
         for split, part in parts.items():
@@ -166,7 +167,7 @@ def survey(
     rejected: list[tuple[int, Rejected]] = []
     tasks = [(job, start, min(count, start + BLOCK)) for start in range(0, count, BLOCK)]
     done = 0
-    for start, block, unfit in parallel.run(_look, tasks, workers, ray):
+    for start, block, unfit in parallel.run(look, tasks, workers, ray):
         here = slice(start, start + len(block.good))
         for name in ("widths", "heights", "digests", "good"):
             getattr(found, name)[here] = getattr(block, name)
@@ -188,7 +189,8 @@ class _Unfit(Exception):
     """reason, detail: why a sample is not taken."""
 
 
-def _look(task: tuple[Job, int, int]) -> tuple[int, Survey, list[tuple[int, Rejected]]]:
+def look(task: tuple[Job, int, int]) -> tuple[int, Survey, list[tuple[int, Rejected]]]:
+    """Look at the samples from start to stop: start, their survey, and which are unfit."""
     job, start, stop = task
     source = Joined("", open_job(job).values())
     found = Survey.empty(stop - start)
@@ -366,11 +368,12 @@ def check(
     *,
     charset: Charset | None = None,
     preprocessing: Preprocessing | None = None,
+    format: str = "auto",
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Look for everything that spoils training. Without a ``charset`` every character is allowed."""
-    job = Job(tuple(map(str, sources)), None, charset, preprocessing or Preprocessing())
+    job = Job(tuple(map(str, sources)), None, charset, preprocessing or Preprocessing(), format)
     found = survey(job, workers=workers, progress=progress)
     unfit: dict[str, Counted] = {}
     for each in found.rejected:
@@ -437,9 +440,15 @@ class Stats:
         return "\n".join([*lines, f"{len(self.characters)} characters, in how many labels each is:", f"  {shown}"])
 
 
-def stats(sources: Sequence[str | Path], *, workers: int | None = None, progress: Progress | None = None) -> Stats:
+def stats(
+    sources: Sequence[str | Path],
+    *,
+    format: str = "auto",
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> Stats:
     """Count what is there: sizes, lengths, characters."""
-    job = Job(tuple(map(str, sources)))
+    job = Job(tuple(map(str, sources)), format=format)
     found = survey(job, workers=workers, duplicates=True, progress=progress)
     parts = open_job(job)
     whole = Joined("", parts.values())

@@ -56,6 +56,7 @@ def prepare(
     sources: Sequence[str | Path],
     out: str | Path,
     *,
+    format: str = "auto",
     split: str | None = None,
     height: int | None = None,
     charset: Charset | None = None,
@@ -78,7 +79,7 @@ def prepare(
     if (height is not None and height < 1) or shard_size < 1 or not 0 <= max_rejected <= 1:
         raise ConfigError("height and shard_size must be at least 1, max_rejected a fraction from 0 to 1")
     shares = _shares(split)
-    job = Job(tuple(map(str, sources)), shares, charset, preprocessing or Preprocessing())
+    job = Job(tuple(map(str, sources)), shares, charset, preprocessing or Preprocessing(), format)
     output = open_output(out)
     try:
         parts = open_job(job)

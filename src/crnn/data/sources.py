@@ -23,7 +23,7 @@ from crnn.data import labels
 from crnn.data.files import Files, Reopened, is_archive, open_files, walk
 from crnn.data.labels import Rejected, Sample, Strings, Table
 from crnn.data.records import INDEX_SUFFIX, Records, complete
-from crnn.errors import DataError, LabelError
+from crnn.errors import ConfigError, DataError, LabelError
 from crnn.image import SUFFIXES
 
 LABEL_FILES = ("labels.tsv", "labels.csv", "labels.jsonl", "labels.txt", "gt.txt", "metadata.csv", "metadata.jsonl")
@@ -273,15 +273,17 @@ class Joined:
 
 
 Parts = dict[str, Source]
+Kinds = dict[str, Callable[[Files, str, str, list[str]], Parts]]
 
 
-def open_source(path: str | Path, *, split: str | None = None) -> Source:
+def open_source(path: str | Path, *, split: str | None = None, format: str = "auto") -> Source:
     """Open labelled images, whatever their layout; DataError if there are none at ``path``.
 
-    ``split`` takes the "train", "valid" or "test" part as the source has it. One without a valid part gives a tenth of
-    its training samples as "valid" and the rest as "train", chosen by a hash of each sample's path.
+    ``format``, one of FORMATS, is for a folder that could be several things. ``split`` takes the "train", "valid" or
+    "test" part as the source has it; one without a valid part gives a tenth of its training samples as "valid" and the
+    rest as "train", chosen by a hash of each sample's path.
     """
-    parts = open_parts(path)
+    parts = open_parts(path, format)
     if split is None:
         return _joined(parts.values())
     if split in parts and not (split == "train" and "valid" not in parts):
@@ -294,17 +296,22 @@ def open_source(path: str | Path, *, split: str | None = None) -> Source:
     return Subset(whole, [i for i in range(len(whole)) if labels.split_of(whole.path(i)) == split])
 
 
-def open_parts(path: str | Path) -> Parts:
+def open_parts(path: str | Path, format: str = "auto") -> Parts:
     """The samples by split as the source has it ("train", "valid", "test"), or all as "all"."""
+    if format not in FORMATS:
+        raise ConfigError(f"there is no format {format!r}: choose from {', '.join(FORMATS)}")
+    kinds = _KINDS if format == "auto" else {format: _KINDS[format]}
     files = open_files(path)
     if "://" in str(path):
-        parts = _look(files, "", PurePosixPath(str(path)).name)
+        parts = _look(files, "", PurePosixPath(str(path)).name, kinds)
     elif is_archive(path):
-        parts = _look(files, "", Path(path).name.split(".")[0])
+        parts = _look(files, "", Path(path).name.split(".")[0], kinds)
     elif Path(path).is_dir():
-        parts = _look(files, "", Path(path).resolve().name)
+        parts = _look(files, "", Path(path).resolve().name, kinds)
     else:
         parts = _look_at_file(files, Path(path).name)
+    if not parts and format != "auto":
+        raise DataError(f"{path} holds nothing of the format {format}: leave it to be recognised")
     if not parts:
         raise DataError(
             f"no labelled images are in {path}: give a folder with labels.tsv (path, tab, label), csv, jsonl or "
@@ -317,23 +324,22 @@ def open_parts(path: str | Path) -> Parts:
     return parts
 
 
-def _look(files: Files, folder: str, name: str) -> Parts:
-    """Recognise what is in a folder: the layouts in order, then its split folders, its only folder, its image names."""
+def _look(files: Files, folder: str, name: str, kinds: Kinds) -> Parts:
+    """Recognise what is in a folder: the kinds in their order, then its split folders, then its only folder."""
     names, folders = files.entries(folder)
-    for kind in (_lmdb, _records, _parquet, _mjsynth, _label_files):
-        if parts := kind(files, folder, name, names):
+    for kind, open_kind in kinds.items():
+        if kind != "names" and (parts := open_kind(files, folder, name, names)):
             return parts
-    if parts := _split_folders(files, folder, name, folders):
+    if parts := _split_folders(files, folder, name, folders, kinds):
         return parts
-    images = [each for each in names if _is_image(each)]
-    if not images and len(folders) == 1:
-        return _look(files, posixpath.join(folder, folders[0]), name)
-    return _named_by_label(files, folder, name)
+    if len(folders) == 1 and not any(map(_is_image, names)):
+        return _look(files, posixpath.join(folder, folders[0]), name, kinds)
+    return kinds["names"](files, folder, name, names) if "names" in kinds else {}
 
 
-def _split_folders(files: Files, folder: str, name: str, folders: list[str]) -> Parts:
+def _split_folders(files: Files, folder: str, name: str, folders: list[str], kinds: Kinds) -> Parts:
     spoken = [(split, each) for each in folders if (split := labels.split_named(each))]
-    found = [(split, _look(files, posixpath.join(folder, each), f"{name}/{each}")) for split, each in spoken]
+    found = [(split, _look(files, posixpath.join(folder, each), f"{name}/{each}", kinds)) for split, each in spoken]
     return _by_split((split, part) for split, parts in found for part in parts.values())
 
 
@@ -432,7 +438,7 @@ def _labelled(files: Files, folder: str, name: str, file: str) -> Labelled:
     return Labelled(name, files, folder, labels.read_labels(files.read(posixpath.join(folder, file)), file))
 
 
-def _named_by_label(files: Files, folder: str, name: str) -> Parts:
+def _named_by_label(files: Files, folder: str, name: str, _: list[str]) -> Parts:
     table = labels.read_names(path for path in walk(files, folder) if _is_image(path))
     if not len(table):
         return {}
@@ -476,3 +482,14 @@ def _is_image(name: str) -> bool:
 
 def _above(folder: str) -> list[str]:
     return [str(each) for each in PurePosixPath(folder).parents if str(each) != "."] + [""] if folder else []
+
+
+_KINDS: Kinds = {
+    "lmdb": _lmdb,
+    "records": _records,
+    "parquet": _parquet,
+    "mjsynth": _mjsynth,
+    "labels": _label_files,
+    "names": _named_by_label,
+}
+FORMATS = ("auto", *_KINDS)
