@@ -1,5 +1,6 @@
 import sys
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -44,12 +45,20 @@ def test_boxes_are_pixels_of_the_original(reader, height):
     line = reader.read(image)
     assert line.text == "314"
     for i, character in enumerate(line.characters):
-        left = (8 + i * 20) * scale
+        left = (4 + i * 20) * scale  # half of the gap before it
         assert character.text == "314"[i]
-        assert character.box == pytest.approx((left, 0, left + 12 * scale, height), abs=2 * scale)
-        assert 0 <= character.box[0] < character.box[2] <= image.shape[1]
+        assert character.box == pytest.approx((left, 0, left + 20 * scale, height), abs=2 * scale)
         assert character.confidence > 0.9
     assert line.confidence > 0.9
+
+
+@given(text=numbers, squeeze=st.floats(0.05, 3))
+def test_boxes_lie_in_the_image_in_reading_order(reader, text, squeeze):
+    pixels = bars.draw(text)
+    image = cv2.resize(pixels, (max(1, round(pixels.shape[1] * squeeze)), 32))
+    edges = [character.box for character in reader.read(image).characters]
+    assert all(0 <= left < right <= image.shape[1] for left, _, right, _ in edges)
+    assert edges == sorted(edges)
 
 
 def crops():
@@ -123,7 +132,7 @@ def test_line_is_json(reader, tmp_path):
     Image.fromarray(bars.draw("10")).save(path)
     values = reader.read(path).to_dict()
     assert list(values) == ["path", "text", "confidence", "characters"]
-    assert values["characters"][0] == {"text": "1", "confidence": pytest.approx(1, abs=0.1), "box": [8, 0, 20, 32]}
+    assert values["characters"][0] == {"text": "1", "confidence": pytest.approx(1, abs=0.1), "box": [4, 0, 24, 32]}
 
 
 # ---- models that cannot be opened

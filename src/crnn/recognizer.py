@@ -104,13 +104,13 @@ class Recognizer:
 
     def _line(self, crop: _Crop, decoding: ctc.Decoding) -> Line:
         text = self.charset.decode(decoding.classes)
-        scale = self.preprocessing.stride * crop.width / crop.pixels.shape[1]  # pixels of the original a timestep
-        edges = [
-            (round(start * scale), min(crop.width, max(round(start * scale) + 1, round(end * scale))))
-            for start, end in decoding.spans
-        ]
+        stride = self.preprocessing.stride
+        scale = stride * crop.width / crop.pixels.shape[1]  # pixels of the original a timestep
+        steps = image.timesteps(crop.pixels.shape[1], stride)
+        spans = ctc.widen(decoding.spans, steps, pitch=self.preprocessing.height / 2 / stride)
+        edges = [(int(start * scale), min(int(end * scale), crop.width)) for start, end in spans]
         characters = tuple(
-            Character(character, confidence, (left, 0, right, crop.height))
+            Character(character, confidence, (left, 0, max(left + 1, right), crop.height))
             for character, confidence, (left, right) in zip(text, decoding.confidences, edges, strict=True)
         )
         return Line(text, decoding.confidence, characters, path=crop.path)
