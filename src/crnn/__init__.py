@@ -10,13 +10,14 @@ from crnn.document import Character, Document, Line, Page
 from crnn.errors import CrnnError
 
 if TYPE_CHECKING:
+    from crnn.evaluation import evaluate
     from crnn.recognizer import Recognizer, load
 
 __version__ = "0.1.0"
-__all__ = ["Character", "Charset", "CrnnError", "Document", "Line", "Page", "Recognizer", "load"]
+__all__ = ["Character", "Charset", "CrnnError", "Document", "Line", "Page", "Recognizer", "evaluate", "load"]
 
 # Public names that need a library to be loaded come from these modules when they are first used.
-_LAZY = {"Recognizer": "recognizer", "load": "recognizer"}
+_LAZY = {"Recognizer": "recognizer", "load": "recognizer", "evaluate": "evaluation"}
 
 
 def __getattr__(name: str) -> Any:
