@@ -44,6 +44,13 @@ def test_directory_is_path_and_text_a_line(bar_model, folder):
     assert (done.stderr, done.returncode) == ("", 0)
 
 
+def test_output_is_utf_8_whatever_the_locale(bar_model, tmp_path):
+    path = tmp_path / "数.png"
+    Image.fromarray(bars.draw("1")).save(path)
+    done = crnn("read", path, "--json", "-m", bar_model, env=os.environ | {"PYTHONIOENCODING": "ascii"})
+    assert (json.loads(done.stdout)["path"], done.returncode) == (str(path), 0)
+
+
 def test_json_is_one_object_a_line(bar_model, folder):
     done = crnn("read", folder, "-m", bar_model, "--json")
     first, second = map(json.loads, done.stdout.splitlines())

@@ -31,6 +31,8 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line and exit."""
+    if hasattr(sys.stdout, "reconfigure"):  # UTF-8 whatever the locale, and file names that are no text as they came
+        sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
     try:
         app()
     except CrnnError as error:
