@@ -12,67 +12,54 @@ _SURFACES = 96
 _SURFACE_SIZE = (160, 900)  # rows, columns
 
 
-@lru_cache(maxsize=1)
-def _surfaces() -> list[np.ndarray]:
-    """Textures like walls, cloth, foliage, signs and photographs: (160, 900, 3) uint8 around 128."""
-    rng = np.random.default_rng(5717)
+@lru_cache(maxsize=_SURFACES)
+def _sheet(number: int) -> np.ndarray:
+    """A texture like walls, cloth, foliage, signs and photographs: (160, 900, 3) uint8 around 128."""
+    rng = np.random.default_rng((5717, number))
     rows, columns = _SURFACE_SIZE
-    made: list[np.ndarray] = []
-    for number in range(_SURFACES):
-        kind = number % 6
-        field: np.ndarray = np.zeros((rows, columns, 3), np.float32)
-        # Octaves of noise, weights falling with frequency as in natural pictures.
-        fall = rng.uniform(0.35, 0.85)
-        for octave in range(2, 8):
-            cells = (max(2, rows * 2**octave // 160), max(2, columns * 2**octave // 160))
-            grey = rng.standard_normal((*cells, 1)).astype(np.float32)
-            tint = rng.standard_normal((*cells, 3)).astype(np.float32) * rng.uniform(0, 0.5)
-            field += cv2.resize(grey + tint, (columns, rows), interpolation=cv2.INTER_CUBIC) * fall**octave
-        y, x = np.mgrid[:rows, :columns].astype(np.float32)
-        if kind == 1:  # boards, blinds, grilles
-            angle, period = rng.uniform(0, np.pi), rng.uniform(6, 40)
-            wave = np.sin((x * np.cos(angle) + y * np.sin(angle)) * 2 * np.pi / period)
-            field += (np.sign(wave) if rng.random() < 0.5 else wave)[..., None] * rng.uniform(0.2, 1.0) * field.std()
-        elif kind == 2:  # bricks and tiles
-            height, width = rng.integers(10, 40), rng.integers(20, 90)
-            shift = (y // height % 2) * width / 2
-            joint = ((y % height < 2) | ((x + shift) % width < 2)).astype(np.float32)
-            field += joint[..., None] * rng.uniform(-3, 3) * field.std()
-        elif kind == 3:  # overlapping things with edges
-            for _ in range(60):
-                centre = (int(rng.integers(columns)), int(rng.integers(rows)))
-                axes = (int(rng.integers(5, 90)), int(rng.integers(3, 60)))
-                colour = tuple(float(v) for v in rng.standard_normal(3) * field.std() * 1.5)
-                cv2.ellipse(field, centre, axes, float(rng.uniform(0, 180)), 0, 360, colour, -1)
-            field = cv2.GaussianBlur(field, (0, 0), rng.uniform(0.5, 2))
-        elif kind == 4:  # straight edges: frames, shelves, posters
-            for _ in range(40):
-                a = rng.integers(0, columns, 4)
-                colour = tuple(float(v) for v in rng.standard_normal(3) * field.std() * 1.5)
-                if rng.random() < 0.5:
-                    cv2.rectangle(
-                        field,
-                        (int(a[0]), int(a[1] % rows)),
-                        (int(a[2]), int(a[3] % rows)),
-                        colour,
-                        int(rng.integers(1, 6)),
-                    )
-                else:
-                    cv2.line(
-                        field,
-                        (int(a[0]), int(a[1] % rows)),
-                        (int(a[2]), int(a[3] % rows)),
-                        colour,
-                        int(rng.integers(1, 8)),
-                    )
-        field *= 45.0 / (field.std() + 1e-6)
-        made.append(np.clip(field - field.mean() + 128, 0, 255).astype(np.uint8))
-    return made
+    kind = number % 6
+    field: np.ndarray = np.zeros((rows, columns, 3), np.float32)
+    # Octaves of noise, weights falling with frequency as in natural pictures.
+    fall = rng.uniform(0.35, 0.85)
+    for octave in range(2, 8):
+        cells = (max(2, rows * 2**octave // 160), max(2, columns * 2**octave // 160))
+        grey = rng.standard_normal((*cells, 1)).astype(np.float32)
+        tint = rng.standard_normal((*cells, 3)).astype(np.float32) * rng.uniform(0, 0.5)
+        field += cv2.resize(grey + tint, (columns, rows), interpolation=cv2.INTER_CUBIC) * fall**octave
+    contrast = float(field.std())
+    y, x = np.mgrid[:rows, :columns].astype(np.float32)
+    if kind == 1:  # boards, blinds, grilles
+        angle, period = rng.uniform(0, np.pi), rng.uniform(6, 40)
+        wave = np.sin((x * np.cos(angle) + y * np.sin(angle)) * 2 * np.pi / period)
+        field += (np.sign(wave) if rng.random() < 0.5 else wave)[..., None] * rng.uniform(0.2, 1.0) * contrast
+    elif kind == 2:  # bricks and tiles
+        height, width = rng.integers(10, 40), rng.integers(20, 90)
+        shift = (y // height % 2) * width / 2
+        joint = ((y % height < 2) | ((x + shift) % width < 2)).astype(np.float32)
+        field += joint[..., None] * rng.uniform(-3, 3) * contrast
+    elif kind == 3:  # overlapping things with edges
+        for _ in range(60):
+            centre = (int(rng.integers(columns)), int(rng.integers(rows)))
+            axes = (int(rng.integers(5, 90)), int(rng.integers(3, 60)))
+            colour = tuple(float(v) for v in rng.standard_normal(3) * contrast * 1.5)
+            cv2.ellipse(field, centre, axes, float(rng.uniform(0, 180)), 0, 360, colour, -1)
+        field = cv2.GaussianBlur(field, (0, 0), rng.uniform(0.5, 2))
+    elif kind == 4:  # straight edges: frames, shelves, posters
+        for _ in range(40):
+            left, right = (int(v) for v in rng.integers(0, columns, 2))
+            top, bottom = (int(v) for v in rng.integers(0, rows, 2))
+            colour = tuple(float(v) for v in rng.standard_normal(3) * contrast * 1.5)
+            if rng.random() < 0.5:
+                cv2.rectangle(field, (left, top), (right, bottom), colour, int(rng.integers(1, 6)))
+            else:
+                cv2.line(field, (left, top), (right, bottom), colour, int(rng.integers(1, 8)))
+    field *= 45.0 / (field.std() + 1e-6)
+    return np.clip(field - field.mean() + 128, 0, 255).astype(np.uint8)
 
 
 def surface(shape: tuple[int, int], rng: random.Random) -> np.ndarray:
     """A random piece of texture, float32 (H, W, 3) around 0."""
-    sheet = rng.choice(_surfaces())
+    sheet = _sheet(rng.randrange(_SURFACES))
     height, width = shape
     zoom = rng.choice((1, 1, 2, 3))
     h, w = min(sheet.shape[0], max(2, height * zoom // 2)), min(sheet.shape[1], max(2, width * zoom // 2))

@@ -1,0 +1,150 @@
+"""The renderer: true labels, true places, the same crops from the same seed."""
+
+import random
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from crnn.charset import ENGLISH, Charset
+from crnn.errors import DataError
+from crnn.synth.corpus import Corpus
+from crnn.synth.fonts import find_faces
+from crnn.synth.generate import Renderer, generate
+from crnn.synth.render import bend, draw
+
+FONTS = Path(__file__).with_name("fonts")
+WORDS = ["river", "Stone", "CLOUD", "it's", "e-mail", "naïve"]
+
+
+def renderer(charset: str = ENGLISH, **options) -> Renderer:
+    known = Charset(charset)
+    options.setdefault("mix", None)
+    corpus = Corpus(known, WORDS, mix=options.pop("mix"))
+    return Renderer(corpus, find_faces([FONTS], known), **options)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def test_the_same_seed_gives_the_same_folder_whatever_the_number_of_workers(tmp_path):
+    for workers in (1, 3):
+        assert list(generate(renderer(seed=5), tmp_path / str(workers), 230, workers))[-1] == 230
+    one, three = (sorted(p for p in (tmp_path / n).rglob("*") if p.is_file()) for n in ("1", "3"))
+    assert [p.name for p in one] == [p.name for p in three]
+    assert all(a.read_bytes() == b.read_bytes() for a, b in zip(one, three, strict=True))
+    labels = (tmp_path / "1" / "labels.tsv").read_text("utf-8").splitlines()
+    assert len(labels) == 230
+    assert all((tmp_path / "1" / line.split("\t")[0]).is_file() for line in labels)
+
+
+def test_other_seeds_give_other_crops():
+    one, two = renderer(seed=1), renderer(seed=2)
+    assert [one[i].text for i in range(20)] != [two[i].text for i in range(20)]
+
+
+def test_every_look_gives_a_crop_whose_boxes_lie_in_it_from_left_to_right():
+    for look in ("photo", "scan", "screen"):
+        source = renderer(looks={look: 1.0})
+        for i in range(60):
+            sample = source[i]
+            height, width = sample.image.shape[:2]
+            assert sample.image.dtype == np.uint8 and height >= 10
+            assert len(sample.boxes) == len(sample.text)
+            middles = sample.boxes[:, [0, 2]].mean(1)
+            assert (middles > -0.1 * height).all() and (middles < width + 0.1 * height).all()
+            assert sorted(middles) == pytest.approx(list(middles), abs=0.25 * height)
+
+
+def test_all_ink_of_a_string_lies_in_the_boxes_of_its_characters():
+    face = find_faces([FONTS], Charset(ENGLISH))[0]
+    for spacing in (0.0, 3.5):
+        drawing = draw("Quick fox, 42!", face, 40, spacing)
+        outside = drawing.mask.copy()
+        for left, top, right, bottom in drawing.boxes:
+            outside[int(top) - 1 : int(bottom) + 2, int(left) - 1 : int(right) + 2] = 0
+        assert drawing.mask.max() == 255
+        assert outside.max() == 0
+
+
+def test_bending_moves_the_boxes_with_the_ink():
+    face = find_faces([FONTS], Charset(ENGLISH))[0]
+    for angle in (0.9, -0.9):
+        bent = bend(draw("HHHHHHHH", face, 40), angle)
+        for left, top, right, bottom in bent.boxes:
+            inside = bent.mask[int(top) : int(bottom) + 1, int(left) : int(right) + 1]
+            assert inside.mean() > 60  # the letter is where its box says
+        tops = bent.boxes[:, 1]
+        assert (tops[3] < tops[0]) == (angle > 0)  # the middle of an arch is its highest part
+
+
+def test_a_face_without_the_glyph_is_never_asked_to_draw_it(tmp_path):
+    from fontTools import subset
+
+    latin = tmp_path / "latin.ttf"
+    subset.main([str(FONTS / "Go-Regular.ttf"), "--text=abcxyz", f"--output-file={latin}"])
+    charset = Charset("abcΩ")
+    faces = find_faces([latin, FONTS / "Go-Bold.ttf"], charset)
+    assert {Path(face.path).name: "Ω" in face.characters for face in faces} == {"latin.ttf": False, "Go-Bold.ttf": True}
+    # With the Latin face alone the word could not be drawn at all.
+    source = Renderer(Corpus(charset, ["aΩ", "abc"], mix={"word": 1.0}), faces)
+    assert {source[i].text for i in range(60)} >= {"aΩ", "abc"}
+
+
+def test_a_character_that_no_face_has_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"'中' \(U\+4E2D\)"):
+        Renderer.create(Charset("ab中"), fonts=[FONTS], mix={"random": 1.0}, corpus=[_words(tmp_path)])
+
+
+def test_the_corpus_writes_only_what_the_charset_has():
+    charset = Charset("abcdefghijklmnopqrstuvwxyz0123456789")
+    corpus = Corpus(charset, WORDS)
+    rng = random.Random(0)
+    texts = [corpus.sample(rng) for _ in range(2000)]
+    assert set("".join(texts)) <= set(charset.characters)
+    assert all(0 < len(text) <= 40 for text in texts)
+    assert set(charset.characters) <= set("".join(texts))  # and all of it
+
+
+def test_what_is_missing_or_wrong_is_said(tmp_path):
+    with pytest.raises(DataError, match="no such font file or folder"):
+        find_faces([tmp_path / "nowhere"], Charset("a"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="no usable font"):
+        find_faces([tmp_path / "empty"], Charset("a"))
+    with pytest.raises(DataError, match="unknown kind 'wrd'"):
+        Corpus(Charset("a"), ["a"], mix={"wrd": 1.0})
+    with pytest.raises(DataError, match="unknown look 'fax'"):
+        renderer(looks={"fax": 1.0})
+    with pytest.raises(DataError, match="cannot be read as UTF-8"):
+        Corpus.load(Charset("a"), [tmp_path / "missing.txt"])
+
+
+def test_a_font_file_that_is_none_is_named_and_left_out(tmp_path, capfd):
+    (tmp_path / "broken.ttf").write_bytes(b"\0\1\0\0nonsense")
+    faces = find_faces([tmp_path, FONTS], Charset("abc"))
+    assert len(faces) == 4
+    assert "broken.ttf" in capfd.readouterr().err
+
+
+def test_an_interrupted_run_leaves_no_labels(tmp_path):
+    steps = generate(renderer(), tmp_path / "out", 500, 1)
+    next(steps)
+    steps.close()
+    assert not (tmp_path / "out" / "labels.tsv").exists()
+
+
+def test_existing_labels_are_not_overwritten(tmp_path):
+    list(generate(renderer(), tmp_path, 3, 1))
+    with pytest.raises(DataError, match=r"labels\.tsv exists already"):
+        next(generate(renderer(), tmp_path, 3, 1))
+    assert cv2.imread(str(tmp_path / "contact-sheet.jpg")).shape[1] == 1500
+
+
+def _words(folder: Path) -> Path:
+    path = folder / "words.txt"
+    path.write_text("\n".join(WORDS), "utf-8")
+    return path
