@@ -424,19 +424,32 @@ class _Protocol(StrEnum):  # the names of crnn.metrics.PROTOCOLS
 
 @app.command()
 def evaluate(
-    sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="Labelled images, whatever their layout.")],
+    sources: Annotated[
+        list[str] | None, typer.Argument(metavar="SOURCE...", help="Labelled images, whatever their layout.")
+    ] = None,
     model: _Model = "en",
     protocol: Annotated[
         _Protocol, typer.Option(help="What counts: 36 0-9a-z, 62 with case, 94 with punctuation, raw all.")
     ] = _Protocol.raw,
     as_json: _Json = False,
     split: Annotated[str | None, typer.Option(help="Read this part only: train, valid or test.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Write report.html, predictions.tsv, metrics.json, confusion.png here.")
+    ] = None,
+    compare: Annotated[
+        tuple[Path, Path] | None, typer.Option(metavar="A B", help="Compare two reports instead of reading.")
+    ] = None,
     engine: Annotated[_Engine, typer.Option(help="What computes.")] = _Engine.openvino,
 ) -> None:
     """Read labelled images and say how much was read right, by source and of all samples together.
 
     A sample that cannot be read counts as wrong; it is named on stderr, and the exit status is 1.
     """
+    if compare:
+        _compare(*compare, protocol.value, as_json)
+        return
+    if not sources:
+        raise ConfigError("evaluate needs labelled images: name a folder, an archive or a label file")
     from crnn import evaluation, recognizer
 
     with _only_our_stderr():
@@ -447,17 +460,36 @@ def evaluate(
             raise typer.Exit(1)
         reader = recognizer.load(model, engine.value)
         total = sum(len(source) for source in opened.values())
-        done = evaluation.evaluate(
-            reader, opened, protocol.value, progress=lambda readings: _progress(readings, "Reading", total)
-        )
-        for failure in done.failures:
-            complain(failure)
+
+        def watched(readings: Iterable[_T]) -> Iterable[_T]:
+            return _progress(readings, "Reading", total)
+
+        if report is None:
+            done = evaluation.evaluate(reader, opened, protocol.value, progress=watched)
+        else:
+            from crnn.report import Report
+
+            with Report(report, reader, protocol.value) as book:
+                done = evaluation.evaluate(reader, opened, protocol.value, watch=book.add, progress=watched)
+                book.write(done)
+        for problem in done.failures:
+            complain(problem)
     if as_json:
         print_json(done.to_dict())
     else:
         print(evaluation.to_table(done))
     if failed or done.failures:
         raise typer.Exit(1)
+
+
+def _compare(a: Path, b: Path, protocol: str, as_json: bool) -> None:
+    from crnn import predictions
+
+    found = predictions.compare(a, b, protocol)
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        print(found.to_text())
 
 
 # ---- models ----------------------------------------------------------------------------------------------------------

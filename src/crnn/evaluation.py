@@ -28,7 +28,7 @@ class Reading:
     """One labelled sample and what was read in it: a line, or the error that kept it from being read."""
 
     source: str
-    path: str
+    path: str  # as its label file has it
     label: str
     line: Line | None
     image: bytes  # encoded; empty when there is none
@@ -163,8 +163,15 @@ def read_source(reader: Recognizer, source: Source, name: str | None = None) -> 
         fetched = [_fetch(source, i, name) for i in range(start, min(start + READ_AHEAD, len(source)))]
         readable = [each for each in fetched if isinstance(each, Reading) and not each.error]
         lines = reader.read_many(each.image for each in readable)
-        for each in fetched:
-            yield _with_line(each, next(lines)[1]) if isinstance(each, Reading) and not each.error else each
+        for i, each in enumerate(fetched, start):
+            if isinstance(each, Rejected) or each.error:
+                yield each
+                continue
+            line = next(lines)[1]
+            if isinstance(line, Line):
+                yield replace(each, line=line)
+            else:
+                yield replace(each, error=_named(line, source[i].path))
 
 
 def to_table(evaluation: Evaluation) -> str:
@@ -224,15 +231,12 @@ def _fetch(source: Source, i: int, name: str) -> Reading | Rejected:
     except CrnnError as error:
         return Rejected(f"{name}/{source.path(i)}", "no label", str(error))
     try:
-        sample = source[i]
+        return Reading(name, source.path(i), label, None, source[i].image)
     except CrnnError as error:
         return Reading(name, source.path(i), label, None, b"", str(error))
-    return Reading(name, sample.path, label, None, sample.image)
 
 
-def _with_line(reading: Reading, line: Line | CrnnError) -> Reading:
-    if isinstance(line, Line):
-        return replace(reading, line=line)
-    said = str(line)  # of bytes, which have no name of their own
-    where = reading.path
-    return replace(reading, error=said.replace("<bytes>", where, 1) if "<bytes>" in said else f"{where}: {said}")
+def _named(error: CrnnError, path: str) -> str:
+    """What an error on bytes says, with the path they came from."""
+    said = str(error)
+    return said.replace("<bytes>", path, 1) if "<bytes>" in said else f"{path}: {said}"
