@@ -15,8 +15,7 @@ from crnn.charset import Charset
 from crnn.errors import CrnnError, ModelError
 from crnn.image import Preprocessing
 from crnn.model import CRNN, Architecture
-
-FORMAT = 1
+from crnn.runtime import CARD, FORMAT, parse_card
 
 
 @dataclass(frozen=True)
@@ -48,10 +47,8 @@ class Card:
     @classmethod
     def from_json(cls, text: str, where: str) -> Card:
         """ModelError, naming `where`, when the text is no model card of this format."""
+        values = parse_card(text, where)
         try:
-            values = json.loads(text)
-            if values["format"] != FORMAT:
-                raise ModelError(f"{where} has format {values['format']!r}; this version reads format {FORMAT}")
             return cls(
                 Architecture.from_dict(values["architecture"]),
                 Charset(values["charset"]),
@@ -79,11 +76,11 @@ def save(folder: str | Path, model: CRNN, card: Card, half: bool = False) -> Non
     partial.replace(folder / "weights.safetensors")
     partial = folder / "model.json.part"
     partial.write_text(card.to_json() + "\n", "utf-8")
-    partial.replace(folder / "model.json")
+    partial.replace(folder / CARD)
 
 
 def load_card(folder: str | Path) -> Card:
-    path = Path(folder) / "model.json"
+    path = Path(folder) / CARD
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -173,7 +173,9 @@ def synth(
     """Render labelled crops: images/, labels.tsv and contact-sheet.jpg to look at."""
     from crnn.charset import named
     from crnn.config import load_config
-    from crnn.synth.generate import Renderer, generate
+
+    with _training_packages("rendering"):
+        from crnn.synth.generate import Renderer, generate
 
     chosen = {"fonts": fonts, "corpus": corpus}
     config = load_config(
@@ -403,13 +405,41 @@ def train(
             init=init,
             output=None if output is None else str(output),
         )
-    try:
+    with _training_packages("training"):
         from crnn import training
-    except ImportError as error:
-        raise ConfigError(
-            f"training needs more packages ({error.name} is missing): pip install 'crnn[train]'"
-        ) from None
     training.train(settings, resume)
+
+
+# ---- export ----------------------------------------------------------------------------------------------------------
+
+
+class _Precision(StrEnum):  # the names of crnn.export.PRECISIONS, without loading it
+    fp32 = "fp32"
+    fp16 = "fp16"
+
+
+@app.command()
+def export(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Bundled model or model folder.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A .onnx file, or a folder for a whole model.")],
+    precision: Annotated[_Precision, typer.Option(help="How weights are stored.")] = _Precision.fp32,
+) -> None:
+    """Write a model for other runtimes, checked against the original at several batch sizes and widths."""
+    from crnn import pretrained
+
+    with _training_packages("exporting"):
+        from crnn.export import export_folder, export_onnx
+    write = export_onnx if out.suffix == ".onnx" else export_folder
+    print(write(pretrained.find_model(model), out, precision=precision.value))
+
+
+@contextmanager
+def _training_packages(what: str) -> Iterator[None]:
+    """Says which package is missing, and how to get it."""
+    try:
+        yield
+    except ImportError as error:
+        raise ConfigError(f"{what} needs more packages ({error.name} is missing): pip install 'crnn[train]'") from None
 
 
 # ---- evaluate --------------------------------------------------------------------------------------------------------

@@ -4,70 +4,142 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from crnn import checkpoint
-from crnn.errors import ModelError
+from crnn.errors import ConfigError, ModelError
 
+PRECISIONS = ("fp32", "fp16")
 PARITY_SHAPES = ((1, 32), (3, 100), (2, 260), (5, 48))  # (batch, width): others than the export was traced with
-PARITY_TOLERANCE = 2e-3  # of a logit, in float32
+PARITY_TOLERANCE = 2e-3  # of a logit
 
 
-def export_onnx(folder: str | Path, out: str | Path | None = None) -> Path:
+def export_folder(folder: str | Path, out: str | Path, precision: str = "fp16") -> Path:
+    """A whole model folder at another place: model.json, weights.safetensors and model.onnx.
+
+    fp16 halves the files: weights are stored in 16 bits and computed with as the engine likes.
+    """
+    model, card = checkpoint.load(folder)
+    checkpoint.save(out, model, card, half=_half(precision))
+    return export_onnx(out, precision=precision)
+
+
+def export_onnx(folder: str | Path, out: str | Path | None = None, precision: str = "fp32") -> Path:
     """Writes `out` (folder/model.onnx): input "images" (N, C, H, W), output "logits" (N, T, classes), N and W free.
 
-    model.json goes into its metadata: reading needs this one file. ModelError when ONNX Runtime's answers differ from
-    PyTorch's at any of PARITY_SHAPES; nothing is written then.
+    model.json goes into its metadata: reading needs this one file. With fp16 the weights are stored in 16 bits.
+    ModelError when ONNX Runtime's answers differ from PyTorch's at any of PARITY_SHAPES; nothing is written then.
     """
     import onnx
 
+    half = _half(precision)
     folder = Path(folder)
     out = Path(out) if out else folder / "model.onnx"
     model, card = checkpoint.load(folder)
-    channels, height = card.preprocessing.channels, card.preprocessing.height
-    example = torch.zeros(2, channels, height, 64)
-    batch, width = torch.export.Dim("batch", min=1, max=4096), torch.export.Dim("quarter", min=2, max=4096)
+    if half:
+        model = model.half().float()  # what will be stored is what is compared
+    out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_suffix(".onnx.part")
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            program = torch.onnx.export(
-                model, (example,), dynamo=True, input_names=["images"], output_names=["logits"], verbose=False,
-                dynamic_shapes={"images": {0: batch, 3: card.preprocessing.stride * width}},
-            )  # fmt: skip
-            assert program is not None
-            program.save(str(partial))
-        graph = onnx.load(str(partial))
+        graph = _trace(model, card, partial)
+        if half:
+            _store_half(graph)
         entry = graph.metadata_props.add()
         entry.key, entry.value = "model.json", card.to_json()
         onnx.save(graph, str(partial))
-        difference = _difference(model, partial, channels, height)
+        difference = _difference(model, partial, card)
         if difference > PARITY_TOLERANCE:
             raise ModelError(
-                f"{out}: logits differ from PyTorch's by {difference:.2g} (limit {PARITY_TOLERANCE}); not written"
+                f"{out} was not written: its logits differ from PyTorch's by {difference:.2g} (limit {PARITY_TOLERANCE})"
             )
         partial.replace(out)
     finally:
         partial.unlink(missing_ok=True)
-        Path(f"{partial}.data").unlink(missing_ok=True)
     return out
 
 
-def _difference(model: torch.nn.Module, path: Path, channels: int, height: int) -> float:
+def _half(precision: str) -> bool:
+    if precision not in PRECISIONS:
+        raise ConfigError(f"precision {precision!r} does not exist: choose from {', '.join(PRECISIONS)}")
+    return precision == "fp16"
+
+
+def _trace(model: torch.nn.Module, card: checkpoint.Card, path: Path) -> Any:
+    """The network as an ONNX graph, by way of a file at `path`."""
+    import onnx
+
+    preprocessing = card.preprocessing
+    batch, quarter = torch.export.Dim("batch", min=1, max=4096), torch.export.Dim("quarter", min=2, max=4096)
+    with _quiet():
+        program = torch.onnx.export(
+            model,
+            (torch.zeros(2, preprocessing.channels, preprocessing.height, 64),),
+            dynamo=True,
+            input_names=["images"],
+            output_names=["logits"],
+            verbose=False,
+            dynamic_shapes={"images": {0: batch, 3: preprocessing.stride * quarter}},
+        )
+        assert program is not None
+        program.save(str(path), external_data=False)
+    graph = onnx.load(str(path))
+    # The exporter notes the traced number of timesteps in places; the network itself takes any.
+    graph.graph.output[0].type.tensor_type.shape.dim[1].dim_param = "timesteps"
+    del graph.graph.value_info[:]
+    return graph
+
+
+def _store_half(graph: Any) -> None:
+    """Large float32 weights become float16 with a Cast behind them, which engines fold away when they load."""
+    import onnx
+
+    casts = []
+    for weights in graph.graph.initializer:
+        values = onnx.numpy_helper.to_array(weights)
+        if values.dtype == np.float32 and values.size >= 64:
+            name = weights.name
+            weights.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float16), f"{name}_half"))
+            casts.append(onnx.helper.make_node("Cast", [f"{name}_half"], [name], to=onnx.TensorProto.FLOAT))
+    nodes = [*casts, *graph.graph.node]
+    del graph.graph.node[:]
+    graph.graph.node.extend(nodes)
+
+
+def _difference(model: torch.nn.Module, path: Path, card: checkpoint.Card) -> float:
     """Largest difference of a logit between PyTorch and ONNX Runtime over PARITY_SHAPES."""
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     rng = np.random.default_rng(0)
     worst = 0.0
     for number, width in PARITY_SHAPES:
-        images = rng.uniform(-1, 1, (number, channels, height, width)).astype(np.float32)
+        shape = (number, card.preprocessing.channels, card.preprocessing.height, width)
+        images = rng.uniform(-1, 1, shape).astype(np.float32)
         with torch.no_grad():
             expected = model(torch.from_numpy(images)).numpy()
         (logits,) = session.run(["logits"], {"images": images})
         worst = max(worst, float(np.abs(logits - expected).max()) if logits.shape == expected.shape else np.inf)
     return worst
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter tells its own story on every stream there is."""
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        logger = logging.getLogger("torch.onnx")
+        level = logger.level
+        logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
