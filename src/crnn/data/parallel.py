@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 import signal
 import threading
 from collections import deque
@@ -79,21 +80,25 @@ def _on_ray(function: Callable[[Task], Result], tasks: Sequence[Task], address: 
     except ImportError:
         raise DataError("--ray needs Ray: pip install 'crnn[ray]'") from None
 
-    def one(row: dict[str, Any]) -> dict[str, Any]:
+    def one(row: dict[str, Any]) -> dict[str, bytes]:  # bytes are all that Ray Data passes on without a conversion
         cv2.setNumThreads(1)
         try:
-            return {"result": function(row["item"])}
+            result: Any = function(pickle.loads(row["item"]))
         except CrnnError as error:  # Ray would wrap it in its own traceback
-            return {"result": error}
+            result = error
+        return {"result": pickle.dumps(result)}
 
     if not ray.is_initialized():
         try:
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
         except ConnectionError as error:
             raise DataError(f"no Ray cluster answers at {address!r}: {error}") from None
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False
-    rows = ray.data.from_items(list(tasks), override_num_blocks=max(1, len(tasks))).map(one)
+    packed = [pickle.dumps(task) for task in tasks]
+    rows = ray.data.from_items(packed, override_num_blocks=max(1, len(packed))).map(one)
     for row in rows.iter_rows():
-        if isinstance(row["result"], CrnnError):
-            raise row["result"]
-        yield row["result"]
+        result = pickle.loads(row["result"])
+        if isinstance(result, CrnnError):
+            raise result
+        yield result
