@@ -141,7 +141,7 @@ def seeded(folder: Path) -> dict[str, str]:
 def test_forty_faults_in_a_thousand_crops_are_all_found_and_nothing_else(tmp_path: Path) -> None:
     faults = seeded(tmp_path / "in")
     charset = Charset(ENGLISH)
-    with pytest.raises(DataError, match=r"40 of 1000 samples \(4\.0%\).*rejected\.tsv, the other 960 are prepared"):
+    with pytest.raises(DataError, match=r"40 of 1000 samples \(4\.0%\).*rejected\.tsv, the rest \(960\) is prepared"):
         prepare([tmp_path / "in"], tmp_path / "out", charset=charset)
     rows = [line.split("\t") for line in (tmp_path / "out" / "rejected.tsv").read_text(encoding="utf-8").splitlines()]
     assert {path: reason for path, reason, _ in rows[1:]} == faults and len(rows) == 41

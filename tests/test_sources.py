@@ -19,7 +19,7 @@ import pytest
 from crnn.data.labels import Sample
 from crnn.data.records import ShardWriter
 from crnn.data.sources import Source, open_parts, open_source
-from crnn.errors import DataError, LabelError
+from crnn.errors import ConfigError, DataError, LabelError
 from crops import crop, write_crops, write_folder
 
 LABELS = ["Stop", "one, two", "二 three"]
@@ -54,7 +54,7 @@ def jsonl(folder: Path) -> None:
 
 
 def icdar(folder: Path) -> None:
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     lines = []
     for number, label in enumerate(LABELS):
         (folder / f"word_{number + 1}.png").write_bytes(CROPS[number])
@@ -80,8 +80,15 @@ def windows_paths(folder: Path) -> None:
     (folder / "labels.txt").write_text("".join(lines), encoding="utf-16", newline="")
 
 
+def pairs(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, label in enumerate(LABELS):
+        (folder / f"line.{number}.png").write_bytes(CROPS[number])
+        (folder / f"line.{number}.gt.txt").write_text(label + "\n", encoding="utf-8")
+
+
 def named(folder: Path) -> None:
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for number, label in enumerate(LABELS):
         (folder / f"{label}_{number}.png").write_bytes(CROPS[number])
 
@@ -100,7 +107,7 @@ def mjsynth(folder: Path) -> None:
 
 
 def lmdb_folder(folder: Path) -> None:
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     with lmdb.open(str(folder), map_size=1 << 20) as env, env.begin(write=True) as transaction:
         for number, label in enumerate(LABELS, 1):
             transaction.put(f"image-{number:09d}".encode(), CROPS[number - 1])
@@ -116,7 +123,7 @@ def parquet(folder: Path) -> None:
 
 
 def records(folder: Path) -> None:
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for number, some in enumerate([slice(0, 2), slice(2, 3)]):
         with ShardWriter(folder / f"words-{number:05d}-of-00002.tfrecord") as shard:
             for label, data in zip(LABELS[some], CROPS[some], strict=True):
@@ -124,7 +131,8 @@ def records(folder: Path) -> None:
 
 
 KINDS: list[Callable[[Path], None]] = [
-    tsv, csv_file, jsonl, icdar, icdar_download, paddle, windows_paths, named, mjsynth, lmdb_folder, parquet, records,
+    tsv, csv_file, jsonl, icdar, icdar_download, paddle, windows_paths, pairs, named, mjsynth, lmdb_folder, parquet,
+    records,
 ]  # fmt: skip
 
 
@@ -142,6 +150,25 @@ def test_every_layout_is_recognised_also_in_an_archive(
     assert sorted(contents(source)) == sorted(zip(LABELS, CROPS, strict=True))
     assert source.name == ("packed" if pack else "words")
     assert not source.rejected
+
+
+def test_an_image_without_its_text_is_named(tmp_path: Path) -> None:
+    pairs(tmp_path)
+    (tmp_path / "line.1.gt.txt").unlink()
+    source = open_source(tmp_path)
+    assert [source.label(i) for i in range(len(source))] == [LABELS[0], LABELS[2]]
+    assert [(bad.path, bad.reason) for bad in source.rejected] == [("line.1.png", "no label")]
+
+
+def test_a_format_can_be_said_where_a_folder_could_be_two(tmp_path: Path) -> None:
+    named(tmp_path)
+    (tmp_path / "labels.tsv").write_text("Stop_0.png\tHalt\n")
+    assert open_source(tmp_path).label(0) == "Halt"
+    assert sorted(contents(open_source(tmp_path, format="names"))) == sorted(zip(LABELS, CROPS, strict=True))
+    with pytest.raises(DataError, match="nothing of the format mjsynth"):
+        open_source(tmp_path, format="mjsynth")
+    with pytest.raises(ConfigError, match=r"no format 'msynth'.*mjsynth"):
+        open_source(tmp_path, format="msynth")
 
 
 def test_a_label_file_of_any_name_can_be_given_itself(tmp_path: Path) -> None:

@@ -202,6 +202,7 @@ class _Format(StrEnum):  # crnn.data.sources.FORMATS, without loading them
     records = "records"
     parquet = "parquet"
     mjsynth = "mjsynth"
+    pairs = "pairs"
     labels = "labels"
     names = "names"
 

@@ -79,6 +79,8 @@ def prepare(
     if (height is not None and height < 1) or shard_size < 1 or not 0 <= max_rejected <= 1:
         raise ConfigError("height and shard_size must be at least 1, max_rejected a fraction from 0 to 1")
     shares = _shares(split)
+    if ray is not None:  # its workers are in folders of their own
+        sources, out = [_absolute(path) for path in sources], _absolute(out)
     job = Job(tuple(map(str, sources)), shares, charset, preprocessing or Preprocessing(), format)
     output = open_output(out)
     try:
@@ -93,6 +95,10 @@ def prepare(
         ) from None
     _judge(summary, max_rejected, output)
     return summary
+
+
+def _absolute(path: str | Path) -> str:
+    return str(path) if "://" in str(path) else str(Path(path).absolute())
 
 
 def _shares(split: str | None) -> tuple[float, float, float] | None:
@@ -265,5 +271,5 @@ def _judge(summary: Prepared, max_rejected: float, output: Output) -> None:
         reasons = ", ".join(f"{count} {reason}" for reason, count in summary.rejected.items())
         raise DataError(
             f"{rejected} of {seen} samples ({rejected / seen:.1%}) were rejected, more than {max_rejected:.1%}: "
-            f"{reasons}; each is listed in {output.place}/{REJECTED}, the other {summary.samples} are prepared"
+            f"{reasons}; each is listed in {output.place}/{REJECTED}, the rest ({summary.samples}) is prepared"
         )

@@ -414,6 +414,25 @@ def _mjsynth_part(files: Files, folder: str, name: str, file: str, lexicon: list
     return Labelled(name, files, folder, labels.read_mjsynth(files.read(posixpath.join(folder, file)), file, lexicon))
 
 
+def _pairs(files: Files, folder: str, name: str, names: list[str]) -> Parts:
+    """An image and its text in a file of the same name, as Tesseract and kraken are trained: 1.png, 1.gt.txt."""
+    images, there = [each for each in names if _is_image(each)], set(names)
+    stems = {each: each.rsplit(".", 1)[0] for each in images}
+    ending = next(
+        (e for e in (".gt.txt", ".txt") if sum(stem + e in there for stem in stems.values()) > len(images) / 2), None
+    )
+    if ending is None:
+        return {}
+    table = Table()
+    for image, stem in stems.items():
+        if stem + ending not in there:
+            table.reject(image, "no label", f"there is no {stem + ending}")
+            continue
+        lines = labels.text_lines(files.read(posixpath.join(folder, stem + ending)), stem + ending)
+        table.add(image, "\n".join(lines))
+    return {"all": Labelled(name, files, folder, table)}
+
+
 def _label_files(files: Files, folder: str, name: str, names: list[str]) -> Parts:
     known = next((each for each in LABEL_FILES if each in names), None)
     if known:
@@ -489,6 +508,7 @@ _KINDS: Kinds = {
     "records": _records,
     "parquet": _parquet,
     "mjsynth": _mjsynth,
+    "pairs": _pairs,
     "labels": _label_files,
     "names": _named_by_label,
 }
