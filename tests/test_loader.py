@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from crnn.charset import ENGLISH, Charset
-from crnn.data.loader import Batches, Mixture, Part, column_targets, in_order, usable
+from crnn.data.check import screen
+from crnn.data.loader import Batches, Mixture, Part, column_targets, in_order
 from crnn.data.sources import open_source
 from crnn.errors import DataError
 from crnn.image import Preprocessing
@@ -99,10 +100,10 @@ def test_what_cannot_be_trained_on_is_named(tmp_path):
     (tmp_path / "broken.png").write_bytes(b"not an image")
     lines = ["good.png\tok", "long.png\t" + "l" * 9, "foreign.png\tpreis 5€", "broken.png\tx", "missing.png\ty"]
     (tmp_path / "labels.tsv").write_text("\n".join(lines) + "\n", "utf-8")
-    kept, rejected = usable(open_source(tmp_path), CHARSET, PREPROCESSING)
+    kept, rejected = screen(open_source(tmp_path), CHARSET, PREPROCESSING)
     assert kept == [0]
     details = {entry.path: entry.detail for entry in rejected}
-    assert "17 timesteps" in details["long.png"] and "has 10" in details["long.png"]
+    assert "17 timesteps" in details["long.png"] and "give 10" in details["long.png"]
     assert "U+20AC" in details["foreign.png"] and "position 7" in details["foreign.png"]
     assert set(details) == {"long.png", "foreign.png", "broken.png", "missing.png"}
 

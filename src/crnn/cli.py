@@ -159,13 +159,15 @@ def _only_our_stderr() -> Iterator[None]:
 def synth(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write.")],
     count: Annotated[int, typer.Option(min=1, help="Number of crops.")] = 1000,
-    preset: Annotated[str | None, typer.Option(help="Take charset, texts and looks from this training preset.")] = None,
-    charset: Annotated[str | None, typer.Option(help="english, digits or a charset file.")] = None,
+    preset: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Take charset, texts and looks from this training preset.")
+    ] = None,
+    charset: Annotated[str | None, typer.Option(metavar="NAME|FILE", help="english, digits or a charset file.")] = None,
     fonts: Annotated[
-        list[str] | None, typer.Option(help="Font folder or file (repeatable); else the system's.")
+        list[str] | None, typer.Option(metavar="PATH", help="Font folder or file (repeatable); else the system's.")
     ] = None,
     corpus: Annotated[
-        list[str] | None, typer.Option(help="Text file (repeatable); else frequent English words.")
+        list[str] | None, typer.Option(metavar="FILE", help="Text file (repeatable); else frequent English words.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same crops.")] = 0,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; else one per core.")] = None,
@@ -175,7 +177,7 @@ def synth(
     from crnn.config import load_config
 
     with _training_packages("rendering"):
-        from crnn.synth.generate import Renderer, generate
+        from crnn.synth.generate import CHUNK, Renderer, generate
 
     chosen = {"fonts": fonts, "corpus": corpus}
     config = load_config(
@@ -187,10 +189,11 @@ def synth(
     renderer = Renderer.create(
         named(config.charset), settings.corpus, settings.fonts, seed, settings.mix, settings.looks, settings.max_length
     )
-    written = 0
-    for written in _progress(generate(renderer, out, count, workers), "Rendering"):  # noqa: B007
+    began, written = time.perf_counter(), 0
+    for written in _progress(generate(renderer, out, count, workers), "Rendering", -(-count // CHUNK)):  # noqa: B007
         pass
-    print(f"{out}: {written} crops, labels.tsv and contact-sheet.jpg")
+    rate = written / (time.perf_counter() - began)
+    print(f"{out}: {written} crops ({rate:.0f} a second), labels.tsv and contact-sheet.jpg")
 
 
 # ---- prepare, data ---------------------------------------------------------------------------------------------------
@@ -369,15 +372,23 @@ def _report() -> Iterator[Any]:
 
 @app.command()
 def train(
-    data: Annotated[list[str] | None, typer.Option(help="Labelled images to train on (repeatable).")] = None,
-    valid: Annotated[
-        list[str] | None, typer.Option(help="Labelled images to validate on; else a tenth of --data.")
+    data: Annotated[
+        list[str] | None, typer.Option(metavar="SOURCE", help="Labelled images to train on (repeatable).")
     ] = None,
-    preset: Annotated[str | None, typer.Option(help="Start from these settings: en, finetune, tiny, …")] = None,
-    config: Annotated[Path | None, typer.Option(help="TOML file with settings.")] = None,
+    valid: Annotated[
+        list[str] | None, typer.Option(metavar="SOURCE", help="Labelled images to validate on; else a tenth of --data.")
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Start from these settings: en, finetune or tiny.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(metavar="FILE", help="TOML file with settings.")] = None,
     sets: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="One setting, a.b=c.")] = None,
-    init: Annotated[str | None, typer.Option(help="Bundled model or model folder to start from.")] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder of the run and the model.")] = None,
+    init: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Bundled model or model folder to start from.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="DIR", help="Folder of the run and the model.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --output.")] = False,
 ) -> None:
     """Train a reader; the folder of the run then is a model for every other command.

@@ -74,6 +74,7 @@ class TrainConfig:
     seed: int = 0
     precision: str = "auto"  # auto: bf16 where the hardware has it; "32", "bf16", "16"
     validate_every: int = 500  # steps
+    checkpoint_every: int = 500  # steps between the checkpoints that --resume goes on from
     max_rejected: float = 0.05  # part of the labelled samples that may be unusable before the run refuses to start
     train: tuple[SourceConfig, ...] = ()
     valid: tuple[SourceConfig, ...] = ()
@@ -82,7 +83,7 @@ class TrainConfig:
     optimiser: OptimiserConfig = OptimiserConfig()
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "validate_every"):
+        for name in ("steps", "batch", "validate_every", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} = {getattr(self, name)} is impossible: it must be 1 or more")
         if not 0.0 <= self.synth.share <= 1.0:

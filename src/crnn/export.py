@@ -57,7 +57,7 @@ def export_onnx(folder: str | Path, out: str | Path | None = None, precision: st
         difference = _difference(model, partial, card)
         if difference > PARITY_TOLERANCE:
             raise ModelError(
-                f"{out} was not written: its logits differ from PyTorch's by {difference:.2g} (limit {PARITY_TOLERANCE})"
+                f"{out} was not written: a logit differs from PyTorch's by {difference:.2g}, above {PARITY_TOLERANCE}"
             )
         partial.replace(out)
     finally:

@@ -26,7 +26,8 @@ from torch.nn import functional
 from crnn import checkpoint, ctc, metrics, pretrained
 from crnn.charset import Charset, named
 from crnn.config import SourceConfig, TrainConfig, to_toml
-from crnn.data.loader import NO_TARGET, Batch, Batches, Mixture, Part, in_order, usable
+from crnn.data.check import screen
+from crnn.data.loader import NO_TARGET, Batch, Batches, Mixture, Part, in_order
 from crnn.data.sources import Source, Subset, open_source
 from crnn.errors import DataError
 from crnn.image import Preprocessing
@@ -75,9 +76,8 @@ def train(config: TrainConfig, resume: bool = False) -> Result:
     )  # fmt: skip
     if config.init:
         moved = checkpoint.transfer(model, charset, pretrained.find_model(config.init))
-        _say(
-            f"from {config.init}: characters: {len(moved.kept)} kept, {len(moved.new)} new, {len(moved.dropped)} dropped"
-        )
+        counts = f"{len(moved.kept)} characters kept, {len(moved.new)} new, {len(moved.dropped)} dropped"
+        _say(f"started from {config.init}: {counts}")
 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.toml").write_text(to_toml(config), "utf-8")
@@ -88,7 +88,7 @@ def train(config: TrainConfig, resume: bool = False) -> Result:
             folder,
             CHECKPOINT.removesuffix(".ckpt"),
             save_top_k=1,
-            every_n_train_steps=min(500, config.steps),
+            every_n_train_steps=min(config.checkpoint_every, config.steps),
             enable_version_counter=False,
             save_on_train_epoch_end=False,
         ),
@@ -102,7 +102,7 @@ def train(config: TrainConfig, resume: bool = False) -> Result:
             precision=_precision(config.precision),
             max_steps=config.steps,
             max_epochs=-1,
-            val_check_interval=config.validate_every if valid else None,
+            val_check_interval=min(config.validate_every, config.steps) if valid else None,
             check_val_every_n_epoch=None,
             limit_val_batches=None if valid else 0,
             num_sanity_val_steps=0,
@@ -115,8 +115,10 @@ def train(config: TrainConfig, resume: bool = False) -> Result:
             log_every_n_steps=50,
         )
         trainer.fit(learner, ckpt_path=str(last) if resume else None, weights_only=False)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+        if trainer.interrupted:
+            raise KeyboardInterrupt
+        if valid and learner.validated != config.steps:
+            trainer.validate(learner, verbose=False)
     card = checkpoint.Card(
         model.architecture, charset, preprocessing,
         provenance={
@@ -149,6 +151,7 @@ class Learner(LightningModule):
         # Lists of sources are no concern of state_dict or of the averaged copy of this module.
         self._data = _Shared(parts, valid)
         self.scores: dict[str, dict[str, Any]] = {}
+        self.validated = 0  # at which step
         upper = [c for c in charset.characters if c.lower() != c and c.lower() in charset]
         self._cases = ([charset.index(c) for c in upper], [charset.index(c.lower()) for c in upper])
 
@@ -203,10 +206,11 @@ class Learner(LightningModule):
         self._read: list[list[tuple[str, str]]] = [[] for _ in self._data.valid]
 
     def on_validation_epoch_end(self) -> None:
+        self.validated = self.global_step
         line = []
         for (name, _), pairs in zip(self._data.valid, self._read, strict=True):
             raw, plain = metrics.score(pairs, "raw"), metrics.score(pairs, "36")
-            self.scores[name] = {"step": self.global_step, "raw": raw.to_dict(), "36": plain.to_dict()}
+            self.scores[name] = {"word_accuracy_36": plain.word_accuracy} | raw.to_dict()
             line.append(f"{name} {plain.word_accuracy:.1%} (raw {raw.word_accuracy:.1%}, CER {raw.cer:.1%})")
             self.log_dict(
                 {
@@ -360,9 +364,9 @@ def _parts(
         )
         parts.append(Part(renderer, share))
     for each, source in opened:
-        kept, rejected = usable(source, charset, preprocessing)
+        kept, rejected = screen(source, charset, preprocessing)
         for entry in rejected[:10]:
-            _say(f"left out: {entry.path}: {entry.detail}")
+            _say(f"left out: {each.path}: {entry.path}: {entry.detail}")
         if len(rejected) > 10:
             _say(f"left out: {len(rejected) - 10} more of {each.path}")
         if len(rejected) > config.max_rejected * (len(kept) + len(rejected)):

@@ -201,7 +201,7 @@ def look(task: tuple[Job, int, int]) -> tuple[int, Survey, list[tuple[int, Rejec
             label = _fit_label(source, i, job.charset)
             data = _read(source, i)
             found.digests[row] = digest(data)
-            image = _fit_image(data, path, label, job)
+            image = _fit_image(data, path, label, job.preprocessing)
         except _Unfit as reason:
             unfit.append((i, Rejected(path, *reason.args)))
             continue
@@ -211,6 +211,21 @@ def look(task: tuple[Job, int, int]) -> tuple[int, Survey, list[tuple[int, Rejec
         for warning in (*_odd_label(label), *_odd_image(image, label)):
             found.warnings.setdefault(warning, Counted()).add(f"{path}: {label!r}")
     return start, found, unfit
+
+
+def screen(source: Source, charset: Charset, preprocessing: Preprocessing) -> tuple[list[int], list[Rejected]]:
+    """Numbers of the samples that a model of this charset can be trained on, and the others with the reason."""
+    kept: list[int] = []
+    rejected = list(source.rejected)
+    for i in range(len(source)):
+        path = source.path(i)
+        try:
+            label = _fit_label(source, i, charset)
+            _fit_image(_read(source, i), path, label, preprocessing)
+            kept.append(i)
+        except _Unfit as reason:
+            rejected.append(Rejected(path, *reason.args))
+    return kept, rejected
 
 
 def digest(data: bytes) -> int:
@@ -256,7 +271,7 @@ def _read(source: Source, i: int) -> bytes:
     return data
 
 
-def _fit_image(data: bytes, path: str, label: str, job: Job) -> NDArray[np.uint8]:
+def _fit_image(data: bytes, path: str, label: str, pre: Preprocessing) -> NDArray[np.uint8]:
     try:
         image = load(data, path)
     except ImageError as error:
@@ -264,7 +279,6 @@ def _fit_image(data: bytes, path: str, label: str, job: Job) -> NDArray[np.uint8
         reason = "not an image" if "is not an image" in text or "is a PDF" in text else "damaged image"
         raise _Unfit("image too large" if "too large" in text else reason, text) from None
     height, width = image.shape[:2]
-    pre = job.preprocessing
     prepared = max(pre.stride, round(width * pre.height / height))
     if prepared > pre.max_width:
         size = f"{width}x{height} pixels are {prepared} wide at height {pre.height}"

@@ -24,10 +24,9 @@ from torch.utils.data import DataLoader, Dataset
 from crnn import ctc
 from crnn.charset import BLANK, Charset
 from crnn.data.augment import augment
-from crnn.data.labels import Rejected
 from crnn.data.sources import Source
-from crnn.errors import CharsetError, CrnnError, DataError, ImageError
-from crnn.image import Preprocessing, bucket, load, prepare, size, stack, timesteps
+from crnn.errors import CrnnError, DataError
+from crnn.image import Preprocessing, bucket, load, prepare, stack, timesteps
 
 NO_TARGET = -100  # column without a known character
 
@@ -220,32 +219,6 @@ def collate(items: Sequence[_Item], charset: Charset, preprocessing: Preprocessi
 def _order(length: int, seed: int, number: int, epoch: int) -> NDArray[np.int64]:
     """Every sample once per epoch, in an order of its own."""
     return np.random.default_rng((seed, number, epoch)).permutation(length)
-
-
-def usable(source: Source, charset: Charset, preprocessing: Preprocessing) -> tuple[list[int], list[Rejected]]:
-    """Numbers of the samples that can be trained on, and the others with the reason; only image headers are read."""
-    kept: list[int] = []
-    rejected: list[Rejected] = list(source.rejected)
-    for i in range(len(source)):
-        label = source.label(i)
-        try:
-            if not label.strip():
-                raise DataError("the label is empty")
-            classes = charset.encode(label)
-            sample = source[i]
-            width, height = size(sample.image, sample.path)
-            columns = timesteps(
-                max(preprocessing.stride, round(width * preprocessing.height / height)), preprocessing.stride
-            )
-            if columns < (needed := ctc.min_timesteps(classes)):
-                raise DataError(
-                    f"{label!r} needs {needed} timesteps, the crop of {width}x{height} pixels has {columns}"
-                )
-            kept.append(i)
-        except CrnnError as error:
-            reason = {CharsetError: "foreign character", ImageError: "bad image"}.get(type(error), "bad label")
-            rejected.append(Rejected(source.path(i), reason, str(error)))
-    return kept, rejected
 
 
 class Batches:

@@ -24,7 +24,7 @@ from .render import Drawing, Pose, bend, draw, place, random_margins, random_pos
 
 # How often each look is drawn; presets override it.
 DEFAULT_LOOKS = {"photo": 0.64, "scan": 0.24, "screen": 0.12}
-_LAYERS = 3  # ink, outline, shadow
+CHUNK = 100  # crops that a process renders and hands over together
 
 
 @dataclass(frozen=True)
@@ -273,7 +273,7 @@ def _encode_one(index: int) -> tuple[str, str, bytes]:
 
 
 def generate(renderer: Renderer, out: str | Path, count: int, workers: int | None = None) -> Iterator[int]:
-    """Writes out/images/*.jpg, out/labels.tsv and out/contact-sheet.jpg; yields the number of crops written so far.
+    """Writes out/images/*.jpg, out/labels.tsv and out/contact-sheet.jpg; yields the number of crops so far, once per CHUNK.
 
     labels.tsv appears last: an interrupted run never looks like a finished one. Raises DataError when `out` already has
     labels.
@@ -283,7 +283,7 @@ def generate(renderer: Renderer, out: str | Path, count: int, workers: int | Non
     if labels.exists():
         raise DataError(f"{labels} exists already; choose another folder or remove it")
     (out / "images").mkdir(parents=True, exist_ok=True)
-    chunks = [range(start, min(start + 100, count)) for start in range(0, count, 100)]
+    chunks = [range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
     workers = min(workers or os.cpu_count() or 1, len(chunks))
     lines, done = [], 0
     with ProcessPoolExecutor(workers, initializer=_start, initargs=(renderer,)) as pool:

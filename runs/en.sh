@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# The one path to the bundled English model: rendered words and real crops in, src/crnn/weights/en out.
+#
+#   runs/en.sh DATA [RUN]      about 95 minutes on two cores with AVX-512 bf16; resumes when called again
+#
+# DATA holds NAME_train.zip (images/ and labels.tsv each) for the six sources below, text/ with the word lists, and
+# fonts-latin.txt with the Debian packages of the faces: apt-get install --no-install-recommends $(cat fonts-latin.txt)
+set -euo pipefail
+data=$(realpath "${1:?usage: runs/en.sh DATA [RUN]}")
+run=${2:-runs/out/en}
+cd "$(dirname "$0")/.."
+crnn=${CRNN:-.venv/bin/crnn}
+
+mkdir -p "$(dirname "$run")"
+sources=(iiit5k svt icdar03 icdar15 funsd sroie)
+{
+    echo "train = ["
+    # Weights: share among the real crops. Labels of svt and sroie are capitals whatever is printed.
+    for each in "iiit5k 6 false" "svt 1 true" "icdar03 3 false" "icdar15 10 false" "funsd 10 false" "sroie 5 true"; do
+        read -r name weight fold <<<"$each"
+        echo "  { path = \"$data/${name}_train.zip\", split = \"train\", weight = $weight, fold_case = $fold },"
+    done
+    echo "]"
+    echo "valid = ["
+    for name in "${sources[@]}"; do
+        echo "  { path = \"$data/${name}_train.zip\", split = \"valid\" },"
+    done
+    echo "]"
+    echo "[synth]"
+    echo "corpus = [\"$data/text/eng.wordlist.txt\", \"$data/text/lexicon90k.txt\"]"
+} >"$run.toml"
+
+if [[ -f $run/last.ckpt && ! -f $run/model.onnx ]]; then
+    "$crnn" train --resume --output "$run"
+elif [[ ! -f $run/model.onnx ]]; then
+    "$crnn" train --preset en --config "$run.toml" --output "$run"
+fi
+
+"$crnn" export "$run" src/crnn/weights/en --precision fp16
+(cd src/crnn/weights && sha256sum */model.onnx >SHA256SUMS)
+zips=("${sources[@]/#/$data/}")
+for protocol in 36 raw; do
+    "$crnn" evaluate "${zips[@]/%/_train.zip}" --split valid --protocol "$protocol"
+done
