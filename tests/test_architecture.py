@@ -14,8 +14,8 @@ FILES = sorted(SOURCE.rglob("*.py"))
 # From the bottom up. Every file belongs to the layer that lists it or its folder, and imports from layers below only,
 # or from its own. Recognizer and runtime look into higher or equal layers nowhere.
 LAYERS = [
-    {"errors", "charset", "metrics", "document", "config", "presets"},
-    {"image", "ctc"},
+    {"errors", "charset", "card", "metrics", "document", "config", "presets"},
+    {"image", "ctc", "pattern", "lexicon", "language", "decoding"},
     {"model", "data", "synth"},
     {"checkpoint", "runtime", "export", "pretrained"},
     {"recognizer"},

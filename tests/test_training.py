@@ -1,5 +1,7 @@
 """Training: it converges, goes on where it stopped, starts from other models, and refuses bad data by name."""
 
+import os
+import signal
 from pathlib import Path
 
 import cv2
@@ -48,10 +50,10 @@ def test_overfit(tmp_path):
             output=str(tmp_path / "run"),
             train=[{"path": str(data), "augment": 0.0}],
             valid=[{"path": str(data)}],
-            steps=160,
+            steps=300,
             batch=16,
             workers=0,
-            validate_every=160,
+            validate_every=300,
             model=SMALL,
             optimiser={"learning_rate": 3e-3, "warmup": 10, "ema": 0.9},
         )
@@ -64,16 +66,22 @@ def test_overfit(tmp_path):
 def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(folder, tmp_path, monkeypatch):
     whole = train(settings(folder, tmp_path / "whole")).folder
 
-    def interrupt(self, trainer, *_):
-        if trainer.global_step == 4:
+    def lose(self, trainer, *_):
+        if trainer.global_step == 2:
             raise RuntimeError("the machine is lost")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Progress, "on_train_batch_end", interrupt)
-        with pytest.raises(RuntimeError, match="lost"):
-            train(settings(folder, tmp_path / "parts", checkpoint_every=3))
-    assert not (tmp_path / "parts" / "weights.safetensors").exists()
-    parts = train(settings(folder, tmp_path / "parts", checkpoint_every=3), resume=True).folder
+    def interrupt(self, trainer, *_):
+        if trainer.global_step == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    config = settings(folder, tmp_path / "parts", checkpoint_every=1)
+    for ending, error in ((lose, RuntimeError), (interrupt, KeyboardInterrupt)):
+        with monkeypatch.context() as patch:
+            patch.setattr(Progress, "on_train_batch_end", ending)
+            with pytest.raises(error):
+                train(config, resume=ending is interrupt)
+        assert not (tmp_path / "parts" / "weights.safetensors").exists()
+    parts = train(config, resume=True).folder
     one, two = (load_file(run / "weights.safetensors") for run in (whole, parts))
     assert one.keys() == two.keys()
     assert all(torch.equal(one[name], two[name]) for name in one)

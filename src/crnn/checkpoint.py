@@ -11,11 +11,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from crnn.card import CARD, FORMAT, parse_card
 from crnn.charset import Charset
 from crnn.errors import CrnnError, ModelError
 from crnn.image import Preprocessing
 from crnn.model import CRNN, Architecture
-from crnn.runtime import CARD, FORMAT, parse_card
 
 
 @dataclass(frozen=True)

@@ -334,7 +334,7 @@ def _made_for(name: str | None) -> tuple[Any, Any]:
     from crnn import pretrained
     from crnn.charset import Charset
     from crnn.image import Preprocessing
-    from crnn.runtime import CARD, parse_card
+    from crnn.card import CARD, parse_card
 
     path = pretrained.find_model(name)
     card = path / CARD if path.is_dir() else path

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from crnn import checkpoint
+from crnn.card import CARD
 from crnn.errors import ConfigError, ModelError
 
 PRECISIONS = ("fp32", "fp16")
@@ -52,7 +53,7 @@ def export_onnx(folder: str | Path, out: str | Path | None = None, precision: st
         if half:
             _store_half(graph)
         entry = graph.metadata_props.add()
-        entry.key, entry.value = "model.json", card.to_json()
+        entry.key, entry.value = CARD, card.to_json()
         onnx.save(graph, str(partial))
         difference = _difference(model, partial, card)
         if difference > PARITY_TOLERANCE:

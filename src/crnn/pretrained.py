@@ -6,8 +6,8 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from crnn.card import CARD, parse_card
 from crnn.errors import ModelError
-from crnn.runtime import CARD, parse_card
 
 WEIGHTS = Path(__file__).with_name("weights")
 CHECKSUMS = "SHA256SUMS"  # as `sha256sum */model.onnx > SHA256SUMS` writes it

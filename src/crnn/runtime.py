@@ -7,7 +7,6 @@ reads the folder's model.json and weights.
 
 from __future__ import annotations
 
-import json
 import threading
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,11 +14,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from crnn.card import CARD, parse_card
 from crnn.errors import EngineError, ModelError
 
 ENGINES = ("openvino", "onnxruntime", "torch")
-CARD = "model.json"  # the file in a model folder, and the key in the metadata of model.onnx
-FORMAT = 1  # of the card
 
 
 class Engine(Protocol):
@@ -126,20 +124,6 @@ def _onnx_file(path: Path) -> Path:
     if start != b"\x08":  # every ONNX file starts with its version; engines are noisy about files that do not
         raise ModelError(f"{file} is not an ONNX file, or is damaged")
     return file
-
-
-def parse_card(text: str | None, where: str) -> dict[str, Any]:
-    """The model's description from JSON; ModelError, naming `where`, when it is none of this format."""
-    if text is None:
-        raise ModelError(f"{where} has no {CARD} in its metadata: it was not exported by crnn")
-    try:
-        card = json.loads(text)
-        version = card["format"]
-    except (ValueError, KeyError, TypeError):
-        raise ModelError(f"{where} has a damaged {CARD}: train or export the model again") from None
-    if version != FORMAT:
-        raise ModelError(f"{where} has format {version!r}, this version of crnn reads {FORMAT}: update crnn")
-    return dict(card)
 
 
 def _last_line(error: Exception) -> str:

@@ -6,7 +6,9 @@ import contextlib
 import logging
 import math
 import os
+import signal
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Iterable, Iterator
@@ -95,6 +97,8 @@ def train(config: TrainConfig, resume: bool = False) -> Result:
     ]
     if config.optimiser.ema:
         callbacks.append(EMAWeightAveraging(decay=config.optimiser.ema))
+    stop = Stop(last)  # after the averaging, so that its checkpoint holds this step's average
+    callbacks.append(stop)
     with _quiet():
         trainer = Trainer(
             accelerator="auto",
@@ -114,9 +118,11 @@ def train(config: TrainConfig, resume: bool = False) -> Result:
             use_distributed_sampler=False,
             log_every_n_steps=50,
         )
-        trainer.fit(learner, ckpt_path=str(last) if resume else None, weights_only=False)
-        if trainer.interrupted:
-            raise KeyboardInterrupt
+        try:
+            trainer.fit(learner, ckpt_path=str(last) if resume else None, weights_only=False)
+        except SystemExit:  # what Lightning makes of an interrupt
+            _say(f"stopped at step {trainer.global_step}; crnn train --resume --output {folder} goes on from there")
+            raise KeyboardInterrupt from None
         if valid and learner.validated != config.steps:
             trainer.validate(learner, verbose=False)
     card = checkpoint.Card(
@@ -304,15 +310,19 @@ class _InOrder:
 
 
 class Progress(Callback):
-    """A line every 20 seconds: step, loss, learning rate, crops per second, part of the time spent waiting for data."""
+    """Step, loss, learning rate, crops per second and the part of the time spent waiting for data.
 
-    def __init__(self, every: float = 20.0) -> None:
-        self.every = every
+    A line every 20 seconds; on a terminal, one that is written over every second.
+    """
+
+    def __init__(self) -> None:
+        self.terminal = sys.stderr.isatty()
+        self.every = 1.0 if self.terminal else 20.0  # seconds
 
     def on_train_start(self, trainer: Trainer, learner: LightningModule) -> None:
-        self._reset(trainer)
+        self._reset()
 
-    def _reset(self, trainer: Trainer) -> None:
+    def _reset(self) -> None:
         self.since, self.crops, self.busy = time.monotonic(), 0, 0.0
         self.losses: list[float] = []
 
@@ -331,12 +341,39 @@ class Progress(Callback):
             _say(
                 f"step {trainer.global_step}/{trainer.max_steps} loss {np.mean(self.losses):.3f} "
                 f"lr {trainer.optimizers[0].param_groups[0]['lr']:.2e} {self.crops / seconds:.0f} crops/s "
-                f"waiting {1 - self.busy / seconds:.0%}"
+                f"waiting {1 - self.busy / seconds:.0%}",
+                end="\x1b[K\r" if self.terminal and trainer.global_step < trainer.max_steps else "\n",
             )
-            self._reset(trainer)
+            self._reset()
 
     def on_validation_end(self, trainer: Trainer, learner: LightningModule) -> None:
-        self._reset(trainer)
+        self._reset()
+
+
+class Stop(Callback):
+    """Ctrl-C and SIGTERM end the run after the step they fall into, with a checkpoint to go on from."""
+
+    def __init__(self, checkpoint: Path) -> None:
+        self.checkpoint = checkpoint
+        self.asked = False
+        self.before: dict[signal.Signals, Any] = {}
+
+    def _ask(self, number: int, frame: Any) -> None:
+        self.asked = True
+
+    def on_train_start(self, trainer: Trainer, learner: LightningModule) -> None:
+        if threading.current_thread() is threading.main_thread():
+            self.before = {each: signal.signal(each, self._ask) for each in (signal.SIGINT, signal.SIGTERM)}
+
+    def on_train_batch_end(self, trainer: Trainer, learner: LightningModule, *_: Any) -> None:
+        if self.asked:
+            trainer.save_checkpoint(self.checkpoint)
+            raise KeyboardInterrupt
+
+    def teardown(self, trainer: Trainer, learner: LightningModule, stage: str) -> None:
+        for each, handler in self.before.items():
+            signal.signal(each, handler)
+        self.before = {}
 
 
 def _charset(config: TrainConfig, sources: list[Source]) -> Charset:
@@ -398,8 +435,8 @@ def _tune_cpu() -> None:
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+def _say(text: str, end: str = "\n") -> None:
+    print(text, end=end, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

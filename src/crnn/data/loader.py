@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 import random
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -232,6 +233,8 @@ class Batches:
 
     def __iter__(self) -> Iterator[Batch]:
         chunk, skip = divmod(self.start, self.mixture.batches_per_chunk)
+        if self.workers:
+            cv2.setNumThreads(1)  # a fork does not take OpenCV's threads along: a worker would wait for them for ever
         loader = DataLoader(
             self.mixture,
             batch_size=None,
@@ -266,6 +269,7 @@ def _start_worker(_: int) -> None:
     # Training threads wait for each other many times a step: a worker may only have the time they leave.
     if hasattr(os, "nice"):
         os.nice(10)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the trainer finishes its step first
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
 

@@ -28,9 +28,16 @@ def cores() -> int:
 
 
 def run(
-    function: Callable[[Task], Result], tasks: Sequence[Task], workers: int | None = None, ray: str | None = None
+    function: Callable[[Task], Result],
+    tasks: Sequence[Task],
+    workers: int | None = None,
+    ray: str | None = None,
+    start: Callable[[], None] | None = None,
 ) -> Iterator[Result]:
-    """The results as they come. ``workers`` processes, all cores when None; 1 is this process, without any other.
+    """The results in the order of the tasks. ``workers`` processes, all cores when None; 1 is this process alone.
+
+    ``start`` is called once in every process before its first task: it can hold what all tasks need and what would be
+    slow to send along with each.
 
     ``ray`` is a Ray address ("auto" finds a running cluster) and then decides alone. Only a few results wait at a
     time, so memory does not grow with the tasks.
@@ -40,11 +47,13 @@ def run(
         return
     workers = min(workers or cores(), len(tasks))
     if workers <= 1:
+        if start:
+            start()
         yield from map(function, tasks)
         return
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)  # a fork does not take OpenCV's threads along, and the child would wait for them for ever
-    pool = ProcessPoolExecutor(workers, initializer=_start_worker)
+    pool = ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(start,))
     waiting: deque[Future[Result]] = deque()
     try:
         for task in tasks:
@@ -60,10 +69,12 @@ def run(
         cv2.setNumThreads(threads)
 
 
-def _start_worker() -> None:
+def _start_worker(start: Callable[[], None] | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle: it lets the last tasks end
     cv2.setNumThreads(1)  # where processes are not forked
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    if start:
+        start()
 
 
 def _end_with_parent() -> None:

@@ -7,8 +7,8 @@ import string
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from ..charset import Charset
-from ..errors import DataError
+from crnn.charset import Charset
+from crnn.errors import DataError
 
 MAX_LENGTH = 40
 # How often each kind of string is drawn; presets override it.

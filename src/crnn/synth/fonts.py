@@ -7,7 +7,6 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,8 +16,9 @@ import numpy as np
 from fontTools.ttLib import TTCollection, TTFont, TTLibError
 from PIL import Image, ImageDraw, ImageFont
 
-from ..charset import Charset
-from ..errors import DataError
+from crnn.charset import Charset
+from crnn.data import parallel
+from crnn.errors import DataError
 
 _SUFFIXES = {".ttf", ".otf", ".ttc", ".otc"}
 _PROBE_SIZE = 40  # pixels per em at which glyphs are compared
@@ -95,11 +95,8 @@ def find_faces(folders: Iterable[str | Path], charset: Charset, workers: int | N
 
 def _probe_all(files: Sequence[Path], charset: Charset, workers: int | None) -> list[tuple[str, int, str]]:
     jobs = [(str(path), charset.characters) for path in files]
-    if len(files) < 8:
-        found = [_probe(job) for job in jobs]
-    else:
-        with ProcessPoolExecutor(workers or os.cpu_count()) as pool:
-            found = list(pool.map(_probe, jobs, chunksize=8))
+    # A few files are probed faster than processes start.
+    found = parallel.run(_probe, jobs, 1 if len(files) < 8 else workers)
     probed = [entry for entries in found for entry in entries]
     shapes = np.array([entry[3] for entry in probed], np.float32)
     keep = np.ones(len(probed), bool)

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import math
-import os
 import random
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from ..charset import Charset
-from ..data import augment
-from ..errors import DataError
-from . import effects
-from .corpus import MAX_LENGTH, Corpus
-from .fonts import Face, find_faces
-from .render import Drawing, Pose, bend, draw, place, random_margins, random_pose
+from crnn.charset import Charset
+from crnn.data import augment, parallel
+from crnn.errors import DataError
+from crnn.synth import effects
+from crnn.synth.corpus import MAX_LENGTH, Corpus
+from crnn.synth.fonts import Face, find_faces
+from crnn.synth.render import Drawing, Pose, bend, draw, place, random_margins, random_pose
 
 # How often each look is drawn; presets override it.
 DEFAULT_LOOKS = {"photo": 0.64, "scan": 0.24, "screen": 0.12}
@@ -250,18 +249,16 @@ def _screen(text: str, face: Face, rng: random.Random) -> tuple[np.ndarray, np.n
 
 # --- writing a folder ---------------------------------------------------------------------------------------------
 
-_renderer: Renderer | None = None
+_renderer: Renderer | None = None  # of this process
 
 
 def _start(renderer: Renderer) -> None:
     global _renderer
-    cv2.setNumThreads(1)
     _renderer = renderer
 
 
 def _encode(indices: range) -> list[tuple[str, str, bytes]]:
-    assert _renderer is not None
-    return [(name, text, data) for name, text, data in map(_encode_one, indices)]
+    return [_encode_one(index) for index in indices]
 
 
 def _encode_one(index: int) -> tuple[str, str, bytes]:
@@ -273,7 +270,7 @@ def _encode_one(index: int) -> tuple[str, str, bytes]:
 
 
 def generate(renderer: Renderer, out: str | Path, count: int, workers: int | None = None) -> Iterator[int]:
-    """Writes out/images/*.jpg, out/labels.tsv and out/contact-sheet.jpg; yields the number of crops so far, once per CHUNK.
+    """Writes images/*.jpg, labels.tsv and contact-sheet.jpg; yields the crops written so far, once per CHUNK.
 
     labels.tsv appears last: an interrupted run never looks like a finished one. Raises DataError when `out` already has
     labels.
@@ -284,26 +281,17 @@ def generate(renderer: Renderer, out: str | Path, count: int, workers: int | Non
         raise DataError(f"{labels} exists already; choose another folder or remove it")
     (out / "images").mkdir(parents=True, exist_ok=True)
     chunks = [range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
-    workers = min(workers or os.cpu_count() or 1, len(chunks))
-    lines, done = [], 0
-    with ProcessPoolExecutor(workers, initializer=_start, initargs=(renderer,)) as pool:
-        try:
-            for written in pool.map(_encode, chunks):
-                for name, text, data in written:
-                    (out / name).write_bytes(data)
-                    lines.append(f"{name}\t{text}\n")
-                done += len(written)
-                yield done
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-    shown = [renderer[index] for index in range(min(count, 240))]
-    cv2.imwrite(
-        str(out / "contact-sheet.jpg"), cv2.cvtColor(contact_sheet([s.image for s in shown]), cv2.COLOR_RGB2BGR)
-    )
-    partial = out / "labels.tsv.part"
-    partial.write_text("".join(lines), "utf-8")
-    partial.replace(labels)
+    lines: list[str] = []
+    for written in parallel.run(_encode, chunks, workers, start=partial(_start, renderer)):
+        for name, text, data in written:
+            (out / name).write_bytes(data)
+            lines.append(f"{name}\t{text}\n")
+        yield len(lines)
+    shown = [renderer[index].image for index in range(min(count, 240))]
+    cv2.imwrite(str(out / "contact-sheet.jpg"), cv2.cvtColor(contact_sheet(shown), cv2.COLOR_RGB2BGR))
+    partly = out / "labels.tsv.part"
+    partly.write_text("".join(lines), "utf-8")
+    partly.replace(labels)
 
 
 def contact_sheet(images: Sequence[np.ndarray], height: int = 40, width: int = 1500) -> np.ndarray:

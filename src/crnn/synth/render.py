@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
-from .fonts import Face, open_font
+from crnn.synth.fonts import Face, open_font
 
 
 @dataclass(frozen=True)
