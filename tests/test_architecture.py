@@ -19,7 +19,7 @@ LAYERS = [
     {"model", "data", "synth"},
     {"checkpoint", "runtime", "export", "pretrained"},
     {"recognizer"},
-    {"training", "evaluation", "breakdown", "predictions", "report", "benchmark", "page"},
+    {"callbacks", "training", "evaluation", "breakdown", "predictions", "report", "benchmark", "page"},
     {"serve"},
     {"cli"},
     {"__main__"},

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 import crnn
 from crnn import checkpoint, evaluation
+from crnn.callbacks import Progress
 from crnn.charset import ENGLISH, Charset
 from crnn.config import load_config, to_toml
 from crnn.errors import ConfigError, DataError, ModelError
@@ -19,7 +20,7 @@ from crnn.model import CRNN, Architecture
 from crnn.synth.corpus import Corpus
 from crnn.synth.fonts import find_faces
 from crnn.synth.generate import Renderer, generate
-from crnn.training import Progress, train
+from crnn.training import train
 
 FONTS = Path(__file__).with_name("fonts")
 SMALL = {"hidden": 64, "layers": 1, "dropout": 0.0}
@@ -50,12 +51,12 @@ def test_overfit(tmp_path):
             output=str(tmp_path / "run"),
             train=[{"path": str(data), "augment": 0.0}],
             valid=[{"path": str(data)}],
-            steps=300,
+            steps=400,
             batch=16,
             workers=0,
-            validate_every=300,
+            validate_every=400,
             model=SMALL,
-            optimiser={"learning_rate": 3e-3, "warmup": 10, "ema": 0.9},
+            optimiser={"learning_rate": 4e-3, "warmup": 10, "ema": 0.9, "final": 0.1},
         )
     )
     score = evaluation.evaluate(crnn.load(run.folder), [data]).combined.metrics

@@ -6,17 +6,13 @@ import contextlib
 import logging
 import math
 import os
-import signal
-import sys
-import threading
-import time
+import shutil
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint
@@ -25,7 +21,8 @@ from lightning.pytorch.plugins.environments import LightningEnvironment
 from torch import Tensor
 from torch.nn import functional
 
-from crnn import checkpoint, ctc, metrics, pretrained
+from crnn import checkpoint, ctc, pretrained
+from crnn.callbacks import Best, Progress, Stop, say
 from crnn.charset import Charset, named
 from crnn.config import SourceConfig, TrainConfig, to_toml
 from crnn.data.check import screen
@@ -79,26 +76,30 @@ def train(config: TrainConfig, resume: bool = False) -> Result:
     if config.init:
         moved = checkpoint.transfer(model, charset, pretrained.find_model(config.init))
         counts = f"{len(moved.kept)} characters kept, {len(moved.new)} new, {len(moved.dropped)} dropped"
-        _say(f"started from {config.init}: {counts}")
+        say(f"started from {config.init}: {counts}")
 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.toml").write_text(to_toml(config), "utf-8")
     learner = Learner(model, charset, preprocessing, config, parts, valid)
-    callbacks: list[Callback] = [
-        Progress(),
-        ModelCheckpoint(
-            folder,
-            CHECKPOINT.removesuffix(".ckpt"),
-            save_top_k=1,
-            every_n_train_steps=min(config.checkpoint_every, config.steps),
-            enable_version_counter=False,
-            save_on_train_epoch_end=False,
-        ),
-    ]
-    if config.optimiser.ema:
-        callbacks.append(EMAWeightAveraging(decay=config.optimiser.ema))
-    stop = Stop(last)  # after the averaging, so that its checkpoint holds this step's average
-    callbacks.append(stop)
+    card = checkpoint.Card(
+        model.architecture, charset, preprocessing,
+        provenance={
+            "data": [Path(each.path).name for each in config.train], "rendered": config.synth.share,
+            "init": Path(config.init).name, "steps": config.steps, "batch": config.batch, "seed": config.seed,
+        },
+    )  # fmt: skip
+    best = Best(folder / "best", card, [name for name, _ in valid])
+    saved = ModelCheckpoint(
+        folder,
+        CHECKPOINT.removesuffix(".ckpt"),
+        save_top_k=1,
+        every_n_train_steps=min(config.checkpoint_every, config.steps),
+        enable_version_counter=False,
+        save_on_train_epoch_end=False,
+    )
+    averaging = [EMAWeightAveraging(decay=config.optimiser.ema)] if config.optimiser.ema else []
+    # Before the averaging, what must see the averaged weights; behind it, what must hold this step's average.
+    callbacks: list[Callback] = [Progress(), best, *averaging, Stop(last), saved]
     with _quiet():
         trainer = Trainer(
             accelerator="auto",
@@ -121,22 +122,17 @@ def train(config: TrainConfig, resume: bool = False) -> Result:
         try:
             trainer.fit(learner, ckpt_path=str(last) if resume else None, weights_only=False)
         except SystemExit:  # what Lightning makes of an interrupt
-            _say(f"stopped at step {trainer.global_step}; crnn train --resume --output {folder} goes on from there")
+            say(f"stopped at step {trainer.global_step}; crnn train --resume --output {folder} goes on from there")
             raise KeyboardInterrupt from None
-        if valid and learner.validated != config.steps:
+        if valid and best.step != config.steps:
             trainer.validate(learner, verbose=False)
-    card = checkpoint.Card(
-        model.architecture, charset, preprocessing,
-        provenance={
-            "data": [each.path for each in config.train], "rendered": config.synth.share, "init": config.init,
-            "steps": config.steps, "batch": config.batch, "seed": config.seed,
-        },
-        scores=learner.scores,
-    )  # fmt: skip
+    if valid:
+        model, card = checkpoint.load(best.folder)
     checkpoint.save(folder, model.cpu().eval(), card)
     export_onnx(folder)
-    _say(f"{folder}: model written")
-    return Result(folder, learner.scores)
+    shutil.rmtree(best.folder, ignore_errors=True)
+    say(f"{folder}: model written")
+    return Result(folder, card.scores)
 
 
 class Learner(LightningModule):
@@ -156,8 +152,6 @@ class Learner(LightningModule):
         self.charset, self.preprocessing, self.config = charset, preprocessing, config
         # Lists of sources are no concern of state_dict or of the averaged copy of this module.
         self._data = _Shared(parts, valid)
-        self.scores: dict[str, dict[str, Any]] = {}
-        self.validated = 0  # at which step
         upper = [c for c in charset.characters if c.lower() != c and c.lower() in charset]
         self._cases = ([charset.index(c) for c in upper], [charset.index(c.lower()) for c in upper])
 
@@ -206,29 +200,10 @@ class Learner(LightningModule):
     def validation_step(self, batch: Batch, _: int, dataloader_idx: int = 0) -> None:
         logits = self(batch.images).float().cpu().numpy()
         texts = [self.charset.decode(d.classes) for d in ctc.greedy_batch(logits, batch.lengths.tolist())]
-        self._read[dataloader_idx] += zip(batch.labels, texts, strict=True)
+        self.read[dataloader_idx] += zip(batch.labels, texts, strict=True)
 
     def on_validation_epoch_start(self) -> None:
-        self._read: list[list[tuple[str, str]]] = [[] for _ in self._data.valid]
-
-    def on_validation_epoch_end(self) -> None:
-        self.validated = self.global_step
-        line = []
-        for (name, _), pairs in zip(self._data.valid, self._read, strict=True):
-            raw, plain = metrics.score(pairs, "raw"), metrics.score(pairs, "36")
-            self.scores[name] = {"word_accuracy_36": plain.word_accuracy} | raw.to_dict()
-            line.append(f"{name} {plain.word_accuracy:.1%} (raw {raw.word_accuracy:.1%}, CER {raw.cer:.1%})")
-            self.log_dict(
-                {
-                    f"{name}/word_accuracy": raw.word_accuracy,
-                    f"{name}/cer": raw.cer,
-                    f"{name}/word_accuracy_36": plain.word_accuracy,
-                },
-                batch_size=1,
-            )
-        _say(f"step {self.global_step}: " + ", ".join(line))
-        shown = [pair for pairs in self._read for pair in pairs[:2]][:6]
-        _say("  " + "   ".join(f"{label!r} read {text!r}" for label, text in shown))
+        self.read: list[list[tuple[str, str]]] = [[] for _ in self._data.valid]  # (label, text) by source
 
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
         if self.config.optimiser.clip:
@@ -309,73 +284,6 @@ class _InOrder:
         return in_order(self.source, self.charset, self.preprocessing)
 
 
-class Progress(Callback):
-    """Step, loss, learning rate, crops per second and the part of the time spent waiting for data.
-
-    A line every 20 seconds; on a terminal, one that is written over every second.
-    """
-
-    def __init__(self) -> None:
-        self.terminal = sys.stderr.isatty()
-        self.every = 1.0 if self.terminal else 20.0  # seconds
-
-    def on_train_start(self, trainer: Trainer, learner: LightningModule) -> None:
-        self._reset()
-
-    def _reset(self) -> None:
-        self.since, self.crops, self.busy = time.monotonic(), 0, 0.0
-        self.losses: list[float] = []
-
-    def on_train_batch_start(self, trainer: Trainer, learner: LightningModule, batch: Batch, index: int) -> None:
-        self.began = time.monotonic()
-
-    def on_train_batch_end(
-        self, trainer: Trainer, learner: LightningModule, outputs: Any, batch: Batch, index: int
-    ) -> None:
-        now = time.monotonic()
-        self.busy += now - self.began
-        self.crops += len(batch)
-        self.losses.append(float(outputs["loss"]))
-        if now - self.since > self.every or trainer.global_step == trainer.max_steps:
-            seconds = now - self.since
-            _say(
-                f"step {trainer.global_step}/{trainer.max_steps} loss {np.mean(self.losses):.3f} "
-                f"lr {trainer.optimizers[0].param_groups[0]['lr']:.2e} {self.crops / seconds:.0f} crops/s "
-                f"waiting {1 - self.busy / seconds:.0%}",
-                end="\x1b[K\r" if self.terminal and trainer.global_step < trainer.max_steps else "\n",
-            )
-            self._reset()
-
-    def on_validation_end(self, trainer: Trainer, learner: LightningModule) -> None:
-        self._reset()
-
-
-class Stop(Callback):
-    """Ctrl-C and SIGTERM end the run after the step they fall into, with a checkpoint to go on from."""
-
-    def __init__(self, checkpoint: Path) -> None:
-        self.checkpoint = checkpoint
-        self.asked = False
-        self.before: dict[signal.Signals, Any] = {}
-
-    def _ask(self, number: int, frame: Any) -> None:
-        self.asked = True
-
-    def on_train_start(self, trainer: Trainer, learner: LightningModule) -> None:
-        if threading.current_thread() is threading.main_thread():
-            self.before = {each: signal.signal(each, self._ask) for each in (signal.SIGINT, signal.SIGTERM)}
-
-    def on_train_batch_end(self, trainer: Trainer, learner: LightningModule, *_: Any) -> None:
-        if self.asked:
-            trainer.save_checkpoint(self.checkpoint)
-            raise KeyboardInterrupt
-
-    def teardown(self, trainer: Trainer, learner: LightningModule, stage: str) -> None:
-        for each, handler in self.before.items():
-            signal.signal(each, handler)
-        self.before = {}
-
-
 def _charset(config: TrainConfig, sources: list[Source]) -> Charset:
     if config.charset == "auto":
         return Charset.from_text(source.label(i) for source in sources for i in range(len(source)))
@@ -403,9 +311,9 @@ def _parts(
     for each, source in opened:
         kept, rejected = screen(source, charset, preprocessing)
         for entry in rejected[:10]:
-            _say(f"left out: {each.path}: {entry.path}: {entry.detail}")
+            say(f"left out: {each.path}: {entry.path}: {entry.detail}")
         if len(rejected) > 10:
-            _say(f"left out: {len(rejected) - 10} more of {each.path}")
+            say(f"left out: {len(rejected) - 10} more of {each.path}")
         if len(rejected) > config.max_rejected * (len(kept) + len(rejected)):
             raise DataError(
                 f"{each.path}: {len(rejected)} of {len(kept) + len(rejected)} samples cannot be trained on, the first: "
@@ -418,7 +326,8 @@ def _parts(
 
 
 def _validation(configs: Iterable[SourceConfig]) -> list[tuple[str, Source]]:
-    return [(Path(each.path).name, open_source(each.path, split=each.split)) for each in configs]
+    opened = [(Path(each.path).name, open_source(each.path, split=each.split)) for each in configs]
+    return [(name, source) for name, source in opened if len(source)]
 
 
 def _precision(wanted: str) -> Any:
@@ -433,10 +342,6 @@ def _precision(wanted: str) -> Any:
 def _tune_cpu() -> None:
     """Batches of many widths: keep the kernels made for each shape instead of making them anew."""
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
-
-
-def _say(text: str, end: str = "\n") -> None:
-    print(text, end=end, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
