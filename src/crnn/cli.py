@@ -90,6 +90,38 @@ _Model = Annotated[str, typer.Option("--model", "-m", help="Bundled model, model
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 
+class _Decoder(StrEnum):  # the names of crnn.decoding.DECODERS
+    greedy = "greedy"
+    beam = "beam"
+    lexicon = "lexicon"
+    lexicon_soft = "lexicon-soft"
+
+
+_Decoding = Annotated[
+    _Decoder | None,
+    typer.Option(
+        "--decoder", help="lexicon: listed words only; lexicon-soft: rather. Else greedy, or what the rest asks for."
+    ),
+]
+_Lexicon = Annotated[Path | None, typer.Option("--lexicon", help="Words to choose from, one a line.")]
+_Allow = Annotated[str | None, typer.Option("--allow", help="Read these characters only, such as 0-9A-Z.")]
+_Pattern = Annotated[str | None, typer.Option("--pattern", help="Regular expression that every text has to match.")]
+_LanguageModel = Annotated[
+    str | None, typer.Option("--language-model", help="File of crnn language-model, or a bundled one, for the beam.")
+]
+_Width = Annotated[int | None, typer.Option("--width", min=1, help="Of the beam.")]
+
+
+def _open_reader(model: str, engine: _Engine, decoder: _Decoder | None, **decoding: Any) -> Any:
+    from crnn import recognizer
+
+    reader = recognizer.load(model, engine.value, decoder=decoder and decoder.value, **decoding)
+    if (lexicon := reader.decoder.lexicon) and lexicon.left_out:
+        complain(f"{len(lexicon.left_out)} words of the lexicon have characters that the model does not know, such as "
+                 f"{lexicon.left_out[0]!r}: these are not read")  # fmt: skip
+    return reader
+
+
 @app.command()
 def read(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE|DIR", help="Images of one word or line each.")],
@@ -98,6 +130,12 @@ def read(
     min_confidence: Annotated[
         float, typer.Option(min=0, max=1, help="Leave out what was read with less confidence than this.")
     ] = 0.0,
+    decoder: _Decoding = None,
+    lexicon: _Lexicon = None,
+    allow: _Allow = None,
+    pattern: _Pattern = None,
+    language_model: _LanguageModel = None,
+    width: _Width = None,
     engine: Annotated[_Engine, typer.Option(help="What computes.")] = _Engine.openvino,
 ) -> None:
     """Read words and lines: the text of one image, or PATH<TAB>TEXT a line for several or a directory.
@@ -105,7 +143,7 @@ def read(
     With --json, one object a line: path, text, confidence, characters. An image that cannot be read is named on stderr,
     the rest is read, and the exit status is 1.
     """
-    from crnn import image, recognizer
+    from crnn import image
 
     failed = False
     with _only_our_stderr():
@@ -117,8 +155,13 @@ def read(
                 failed = True
             paths += found
         alone = len(images) == 1 and not images[0].is_dir()
-        reader = recognizer.load(model, engine.value) if paths else None
-        for _, line in _progress(reader.read_many(paths), "Reading", len(paths)) if reader else ():
+        if not paths:
+            raise typer.Exit(1)
+        reader = _open_reader(
+            model, engine, decoder,
+            lexicon=lexicon, allow=allow, pattern=pattern, language_model=language_model, width=width,
+        )  # fmt: skip
+        for _, line in _progress(reader.read_many(paths), "Reading", len(paths)):
             if isinstance(line, CrnnError):
                 complain(line)
                 failed = True
@@ -332,9 +375,9 @@ def _made_for(name: str | None) -> tuple[Any, Any]:
     if name is None:
         return None, None
     from crnn import pretrained
+    from crnn.card import CARD, parse_card
     from crnn.charset import Charset
     from crnn.image import Preprocessing
-    from crnn.card import CARD, parse_card
 
     path = pretrained.find_model(name)
     card = path / CARD if path.is_dir() else path
@@ -481,6 +524,12 @@ def evaluate(
     compare: Annotated[
         tuple[Path, Path] | None, typer.Option(metavar="A B", help="Compare two reports instead of reading.")
     ] = None,
+    decoder: _Decoding = None,
+    lexicon: _Lexicon = None,
+    allow: _Allow = None,
+    pattern: _Pattern = None,
+    language_model: _LanguageModel = None,
+    width: _Width = None,
     engine: Annotated[_Engine, typer.Option(help="What computes.")] = _Engine.openvino,
 ) -> None:
     """Read labelled images and say how much was read right, by source and of all samples together.
@@ -492,7 +541,7 @@ def evaluate(
         return
     if not sources:
         raise ConfigError("evaluate needs labelled images: name a folder, an archive or a label file")
-    from crnn import evaluation, recognizer
+    from crnn import evaluation
 
     with _only_our_stderr():
         opened, failed = evaluation.open_all(sources, split)
@@ -500,7 +549,10 @@ def evaluate(
             complain(failure)
         if not opened:
             raise typer.Exit(1)
-        reader = recognizer.load(model, engine.value)
+        reader = _open_reader(
+            model, engine, decoder,
+            lexicon=lexicon, allow=allow, pattern=pattern, language_model=language_model, width=width,
+        )  # fmt: skip
         total = sum(len(source) for source in opened.values())
 
         def watched(readings: Iterable[_T]) -> Iterable[_T]:

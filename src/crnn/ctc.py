@@ -100,3 +100,241 @@ def widen(spans: Sequence[tuple[int, int]], steps: int, pitch: float) -> list[tu
 def min_timesteps(classes: Sequence[int]) -> int:
     """Fewest timesteps that can spell `classes`: one each, and a blank between equal neighbours."""
     return len(classes) + sum(a == b for a, b in pairwise(classes))
+
+
+def forward(log_probs: NDArray[Any], labels: Sequence[Sequence[int]]) -> NDArray[np.float64]:
+    """Logarithm of the exact probability of every label, summed over all its alignments.
+
+    `log_probs` (T, C) is of one crop, `labels` are its candidates; or (N, T, C) with one label a row, where columns of
+    padding are blank for certain (see `settle`). A label that T columns cannot spell has -inf.
+    """
+    extended, skips, ends = _extend(labels)
+    steps = log_probs.shape[-2]
+    emitted = np.exp(_emissions(log_probs, extended))  # (T, N, S)
+    alpha = np.zeros(extended.shape)
+    alpha[:, 0] = 1.0  # before the first column, as after a blank
+    scale = np.zeros(len(labels))
+    for t in range(steps):
+        moved = alpha.copy()
+        moved[:, 1:] += alpha[:, :-1]
+        moved[:, 2:] += alpha[:, :-2] * skips[:, 2:]
+        alpha = moved * emitted[t]
+        # Kept near 1, so that thousands of columns do not underflow.
+        peak = alpha.max(axis=1)
+        peak[peak == 0] = 1.0
+        alpha /= peak[:, np.newaxis]
+        scale += np.log(peak)
+    rows = np.arange(len(labels))
+    found = alpha[rows, ends] + np.where(ends > 0, alpha[rows, ends - 1], 0.0)
+    with np.errstate(divide="ignore"):
+        return np.asarray(np.log(found) + scale)
+
+
+def align(log_probs: NDArray[Any], labels: Sequence[Sequence[int]]) -> list[list[tuple[int, int]]]:
+    """The timesteps of every character on the most probable alignment of each label: spans, end exclusive.
+
+    `log_probs` (N, T, C) as for `forward`. ValueError for a label that T columns cannot spell.
+    """
+    extended, skips, ends = _extend(labels)
+    rows, states = extended.shape
+    steps = log_probs.shape[1]
+    emitted = _emissions(log_probs, extended)
+    score = np.full((rows, states + 2), -np.inf)  # two columns of nothing before the first state
+    score[:, 2] = 0.0
+    came = np.zeros((steps, rows, states), np.int8)  # how many states back
+    for t in range(steps):
+        options = np.stack([score[:, 2:], score[:, 1:-1], np.where(skips, score[:, :-2], -np.inf)])
+        came[t] = options.argmax(axis=0)
+        score[:, 2:] = options.max(axis=0) + emitted[t]
+    number = np.arange(rows)
+    last = score[number, ends + 2]
+    before = np.where(ends > 0, score[number, ends + 1], -np.inf)
+    state = np.where(before > last, ends - 1, ends)
+    if not np.isfinite(np.maximum(before, last)).all():
+        raise ValueError(f"{steps} columns cannot spell {labels[int(np.argmin(np.maximum(before, last)))]}")
+    path = np.empty((steps, rows), np.int64)
+    for t in range(steps - 1, -1, -1):
+        path[t] = state
+        state = state - came[t, number, state]
+    spans = []
+    for row, label in enumerate(labels):
+        first = np.searchsorted(path[:, row], np.arange(len(label)) * 2 + 1)
+        after = np.searchsorted(path[:, row], np.arange(len(label)) * 2 + 1, "right")
+        spans.append(list(zip(first.tolist(), after.tolist(), strict=True)))
+    return spans
+
+
+def settle(log_probs: NDArray[Any], lengths: Sequence[int]) -> NDArray[Any]:
+    """Make the columns beyond each row's length blank for certain, in place: they then add nothing to any label."""
+    padding = np.arange(log_probs.shape[1]) >= np.asarray(lengths)[:, np.newaxis]
+    log_probs[padding] = -np.inf
+    log_probs[padding, BLANK] = 0.0
+    return log_probs
+
+
+@dataclass(frozen=True)
+class Guide:
+    """What may follow what, as an automaton that a beam search walks along: a pattern, or a language model.
+
+    State 0 is the start. `follow` (states, classes) is the next state, or -1 where a class may not come; `score` of the
+    same shape is added to a text's logarithmic probability with each class, `end` (states,) when it ends there.
+    """
+
+    follow: NDArray[np.int32]
+    score: NDArray[np.float32] | None = None  # 0 when None
+    end: NDArray[np.float32] | None = None  # 0 when None; -inf where a text may not end
+
+
+def beam(
+    log_probs: NDArray[Any], width: int = 10, guides: Sequence[Guide] = (), texts: int = 1
+) -> list[list[tuple[list[int], float]]]:
+    """Prefix beam search: for every row of (N, T, C) the best `texts` (classes, score), the best first.
+
+    The score is the logarithm of the probability summed over the alignments that a search of this width keeps, plus
+    what the guides add. Columns of padding are blank for certain (see `settle`). Rows do not influence each other.
+    """
+    rows, steps, classes = log_probs.shape
+    # Of a prefix's continuations all but the best 2 * width + 1 are worse than `width` others. Guides may forbid these.
+    kept = classes - 1 if guides else min(classes - 1, 2 * width + 1)
+    row = np.arange(rows)[:, np.newaxis]
+    every = np.broadcast_to(np.arange(1, classes), (rows, classes - 1))
+    blank = np.full((rows, width), -np.inf)  # logarithmic probability of a prefix followed by a blank,
+    label = np.full((rows, width), -np.inf)  # and of one that ends in its last character
+    last = np.zeros((rows, width), np.int64)
+    name = np.full((rows, width), _NO_PREFIX)  # hash of a prefix, and of the one without its last character
+    parent = np.full((rows, width), _NO_PARENT)
+    blank[:, 0], name[:, 0] = 0.0, 0
+    guided = np.zeros((rows, width))
+    states = [np.zeros((rows, width), np.int64) for _ in guides]
+    origins = np.empty((steps, rows, width), np.int64)
+    emitted = np.empty((steps, rows, width), np.int64)
+    for t in range(steps):
+        column = log_probs[:, t].astype(np.float64)
+        top = every
+        if kept < classes - 1:
+            top = np.sort(np.argpartition(-column[:, 1:], kept - 1, axis=1)[:, :kept], axis=1) + 1
+        total = np.logaddexp(blank, label)
+        stay_blank = total + column[:, :1]
+        stay_label = label + column[row, last]
+        again = top[:, np.newaxis] == last[:, :, np.newaxis]  # a doubled character needs a blank between
+        grown = np.where(again, blank[:, :, np.newaxis], total[:, :, np.newaxis]) + column[row, top][:, np.newaxis]
+        # Growing one prefix may give another one of the beam: the two are one text.
+        r, a, b = np.nonzero(parent[:, np.newaxis] == name[:, :, np.newaxis])
+        if len(r):
+            joined = np.where(last[r, b] == last[r, a], blank[r, a], total[r, a]) + column[r, last[r, b]]
+            stay_label[r, b] = np.logaddexp(stay_label[r, b], joined)
+            pair, which = np.nonzero(top[r] == last[r, b][:, np.newaxis])
+            grown[r[pair], a[pair], which] = -np.inf
+        gain = np.zeros(grown.shape)
+        for guide, state in zip(guides, states, strict=True):
+            step = (state[:, :, np.newaxis], top[:, np.newaxis])
+            if guide.score is not None:
+                gain += guide.score[step]
+            gain[guide.follow[step] < 0] = -np.inf
+
+        staying = np.logaddexp(stay_blank, stay_label) + guided
+        growing = grown + gain + guided[:, :, np.newaxis]
+        rank = np.concatenate([staying, growing.reshape(rows, width * kept)], axis=1)
+        best = np.argpartition(-rank, width - 1, axis=1)[:, :width]
+        best = np.take_along_axis(best, np.lexsort((best, -rank[row, best])), axis=1)
+        stays = best < width
+        origin = np.where(stays, best, (best - width) // kept)
+        which = np.where(stays, 0, (best - width) % kept)
+        alive = rank[row, best] > -np.inf
+        new = np.where(stays, BLANK, top[row, which])
+        blank = np.where(stays, stay_blank[row, origin], -np.inf)
+        label = np.where(stays, stay_label[row, origin], np.where(alive, grown[row, origin, which], -np.inf))
+        guided = guided[row, origin] + np.where(stays | ~alive, 0.0, gain[row, origin, which])
+        moved = []
+        for guide, state in zip(guides, states, strict=True):
+            state = state[row, origin]
+            moved.append(np.where(stays, state, guide.follow[state, new]))
+        states = moved
+        parent = np.where(alive, np.where(stays, parent[row, origin], name[row, origin]), _NO_PARENT)
+        grown_name = (name[row, origin] + new.astype(np.uint64)) * _MIX
+        name = np.where(alive, np.where(stays, name[row, origin], grown_name), _NO_PREFIX)
+        last = np.where(stays, last[row, origin], new)
+        origins[t], emitted[t] = origin, new
+    scores = np.logaddexp(blank, label) + guided
+    for guide, state in zip(guides, states, strict=True):
+        if guide.end is not None:
+            scores = scores + guide.end[state]
+
+    slot = np.argsort(-scores, axis=1, kind="stable")[:, :texts]
+    found = [[(list[int](), float(score)) for score in line] for line in scores[row, slot]]
+    for t in range(steps - 1, -1, -1):
+        for i, k in zip(*np.nonzero(emitted[t, row, slot]), strict=True):
+            found[i][k][0].append(int(emitted[t, i, slot[i, k]]))
+        slot = origins[t, row, slot]
+    return [[(text[::-1], score) for text, score in line if score > -np.inf] for line in found]
+
+
+def best_path(log_probs: NDArray[Any], guide: Guide) -> tuple[list[int], float] | None:
+    """The classes of one crop's (T, C) most probable alignment that the guide lets through to an end, and its score.
+
+    None where no text that it allows can be spelled in T columns. Exact, at a cost of states times classes a column.
+    """
+    steps, classes = log_probs.shape
+    states = len(guide.follow)
+    source, symbol = np.nonzero(guide.follow[:, 1:] >= 0)
+    symbol += 1
+    target = guide.follow[source, symbol]
+    rested = np.full(states, -np.inf)  # best score of a path to the state that ends in a blank,
+    rested[0] = 0.0
+    shown = np.full((states, classes), -np.inf)  # and of one that ends in each class
+    came = np.empty((steps, states, classes), np.int32)  # state * classes + class before; blank is class 0 here too
+    own = np.arange(states)[:, np.newaxis] * classes + np.arange(classes)
+    for t in range(steps):
+        shown[:, BLANK] = rested
+        first = shown.argmax(axis=1)
+        most = shown[np.arange(states), first]
+        shown[np.arange(states), first] = -np.inf
+        second = shown.argmax(axis=1)  # for the class that would double the best one's
+        runner = shown[np.arange(states), second]
+        shown[np.arange(states), first] = most
+        doubled = first[source] == symbol
+        value = np.where(doubled, runner[source], most[source])
+        before = source * classes + np.where(doubled, second[source], first[source])
+        new, back = shown.copy(), own.copy()  # the same class goes on
+        new[:, BLANK], back[:, BLANK] = most, own[:, 0] + first
+        order = np.argsort(value, kind="stable")  # so that of several that lead to one place the best is written last
+        place = (target[order], symbol[order])
+        grown, grown_back = np.full((states, classes), -np.inf), own.copy()
+        grown[place], grown_back[place] = value[order], before[order]
+        better = grown > new
+        shown = np.where(better, grown, new) + log_probs[t]
+        came[t] = np.where(better, grown_back, back)
+        rested = shown[:, BLANK].copy()
+    scores = shown if guide.end is None else shown + guide.end[:, np.newaxis]
+    at = int(scores.argmax())
+    score = float(scores.flat[at])
+    if score == -np.inf:
+        return None
+    path = []
+    for t in range(steps - 1, -1, -1):
+        path.append(at % classes)
+        at = int(came[t].flat[at])
+    text = [b for a, b in pairwise([BLANK, *path[::-1]]) if b not in (BLANK, a)]
+    return text, score
+
+
+_MIX = np.uint64(0x9E3779B97F4A7C15)
+_NO_PREFIX, _NO_PARENT = np.uint64(0xFFFFFFFFFFFFFFFF), np.uint64(0xFFFFFFFFFFFFFFFE)
+
+
+def _extend(labels: Sequence[Sequence[int]]) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.int64]]:
+    """Labels with a blank around every character (N, S), padded; states reached over a blank; each last state."""
+    ends = np.array([2 * len(label) for label in labels], np.int64)
+    extended = np.zeros((len(labels), int(ends.max(initial=0)) + 1), np.int64)
+    for row, label in zip(extended, labels, strict=True):
+        row[1 : 2 * len(label) : 2] = label
+    skips = np.zeros(extended.shape, np.bool_)
+    skips[:, 2:] = (extended[:, 2:] != BLANK) & (extended[:, 2:] != extended[:, :-2])
+    return extended, skips, ends
+
+
+def _emissions(log_probs: NDArray[Any], extended: NDArray[np.int64]) -> NDArray[Any]:
+    """Logarithmic probability of every state's class in every column (T, N, S)."""
+    if log_probs.ndim == 2:
+        return np.asarray(log_probs[:, extended])
+    return np.asarray(np.take_along_axis(log_probs, extended[:, np.newaxis, :], axis=2).transpose(1, 0, 2))

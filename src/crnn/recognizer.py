@@ -7,9 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from crnn import ctc, image, pretrained
 from crnn.charset import Charset
+from crnn.decoding import Decoder
 from crnn.document import Character, Line
 from crnn.errors import CharsetError, CrnnError, ImageError, ModelError
 from crnn.image import ImageSource, Preprocessing
@@ -20,9 +22,12 @@ BATCH_PIXELS = BATCH * 256  # and columns of pixels, so that long lines do not m
 READ_AHEAD = 512  # images that are sorted by width together
 
 
-def load(model: str | Path = "en", engine: str = "openvino") -> Recognizer:
-    """Open a bundled model by its name, a model folder or a model.onnx."""
-    return Recognizer(open_engine(pretrained.find_model(model), engine), name=str(model))
+def load(model: str | Path = "en", engine: str = "openvino", **decoding: Any) -> Recognizer:
+    """Open a bundled model by its name, a model folder or a model.onnx.
+
+    `decoding` says how it reads (see `crnn.decoding.Decoder`): decoder, lexicon, allow, pattern, language_model, width.
+    """
+    return Recognizer(open_engine(pretrained.find_model(model), engine), str(model), **decoding)
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,7 @@ class _Crop:
 class Recognizer:
     """Reads crops that hold one word or one line each."""
 
-    def __init__(self, engine: Engine, name: str = "model") -> None:
+    def __init__(self, engine: Engine, name: str = "model", **decoding: Any) -> None:
         self.engine = engine
         self.name = name
         self.card = engine.card
@@ -45,6 +50,7 @@ class Recognizer:
             self.preprocessing = Preprocessing.from_dict(self.card["preprocessing"])
         except (KeyError, TypeError, AttributeError, CharsetError) as error:
             raise ModelError(f"model {name} has an unusable model.json: {error}") from None
+        self.decoder = Decoder.create(self.charset, self.card.get("decoder") or {}, **decoding)
 
     def read(self, source: ImageSource) -> Line:
         """Read one image: a path, encoded bytes, a PIL image or a numpy array."""
@@ -100,7 +106,7 @@ class Recognizer:
                 f"model {self.name} gives logits of shape {logits.shape} where its model.json promises {expected}: "
                 "export it again"
             )
-        return ctc.greedy_batch(logits, [image.timesteps(crop.shape[1], stride) for crop in crops])
+        return self.decoder(logits, [image.timesteps(crop.shape[1], stride) for crop in crops])
 
     def _line(self, crop: _Crop, decoding: ctc.Decoding) -> Line:
         text = self.charset.decode(decoding.classes)

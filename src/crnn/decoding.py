@@ -1,0 +1,183 @@
+"""How logits become text: greedily, by beam search, from a lexicon; among all characters or some; along a pattern.
+
+A `Decoder` holds the choice and what it needs; `Recognizer`, evaluation, the command line and the server all use it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crnn import ctc
+from crnn.charset import BLANK, Charset
+from crnn.ctc import Decoding, Guide
+from crnn.errors import ConfigError
+from crnn.language import LanguageModel
+from crnn.lexicon import Lexicon
+from crnn.pattern import characters, compile_pattern
+
+DECODERS = ("greedy", "beam", "lexicon", "lexicon-soft")
+SOFT = 150.0  # an unlisted text that is so many times more probable than any word is kept by lexicon-soft
+
+_NOTHING = Decoding([], [], [], 0.0)
+
+
+class Decoder:
+    """Logits (N, T, classes) → a Decoding each.
+
+    decoder: greedy (the default; the most probable class of every column), beam (the most probable text that a prefix
+    beam search of `width` finds), lexicon (the most probable word of a lexicon), lexicon-soft (the same, unless an
+    unlisted text is far more probable). lexicon: words, or a file with one a line. allow: the only characters to read,
+    such as 0-9A-Z. pattern: a regular expression that the whole text has to match; nothing is read where none fits.
+    language_model: one, a file of one or the name of a bundled one, for the beam. temperature: what the logits
+    are divided by, so that the confidences are true.
+    """
+
+    def __init__(
+        self,
+        charset: Charset,
+        decoder: str | None = None,
+        *,
+        lexicon: Lexicon | Iterable[str] | str | Path | None = None,
+        allow: str | None = None,
+        pattern: str | None = None,
+        language_model: LanguageModel | str | Path | None = None,
+        width: int = 10,
+        temperature: float = 1.0,
+    ) -> None:
+        if decoder is None:
+            decoder = "lexicon" if lexicon is not None else "beam" if language_model is not None else "greedy"
+        if decoder not in DECODERS:
+            raise ConfigError(f"decoder {decoder!r} does not exist: choose from {', '.join(DECODERS)}")
+        if decoder.startswith("lexicon") != (lexicon is not None):
+            missing = f"decoder {decoder} needs a lexicon" if lexicon is None else f"decoder {decoder} uses no lexicon"
+            raise ConfigError(f"{missing}: give both or neither of them")
+        if language_model is not None and decoder != "beam":
+            raise ConfigError(f"decoder {decoder} uses no language model: choose the decoder beam")
+        if width < 1:
+            raise ConfigError(f"a beam of width {width} holds nothing: give 1 or more")
+        if not 0 < temperature < math.inf:
+            raise ConfigError(f"temperature {temperature} does not exist: give a positive number")
+        self.charset, self.decoder, self.width, self.temperature = charset, decoder, width, temperature
+        self._forbidden = self._allow(allow)
+        self._pattern = None if pattern is None else compile_pattern(pattern, charset)
+        self.lexicon = None if lexicon is None else self._open_lexicon(lexicon, pattern)
+        self._guides = [] if self._pattern is None else [self._pattern]
+        if language_model is not None:
+            if not isinstance(language_model, LanguageModel):
+                language_model = LanguageModel.load(language_model)
+            self._guides.append(language_model.guide(charset))
+
+    @classmethod
+    def create(cls, charset: Charset, defaults: Mapping[str, Any], **options: Any) -> Decoder:
+        """With a model's own defaults where an option is None or not given."""
+        chosen = {name: value for name, value in options.items() if value is not None}
+        try:
+            return cls(charset, **{"temperature": defaults.get("temperature", 1.0)} | chosen)
+        except TypeError as error:
+            raise ConfigError(f"decoding: {error}") from None
+
+    def __call__(self, logits: NDArray[Any], lengths: Sequence[int]) -> list[Decoding]:
+        """Decode rows of which the first `lengths[n]` columns count."""
+        if self.temperature != 1:
+            logits = logits / np.float32(self.temperature)
+        if self._forbidden is not None:
+            logits = logits.copy()
+            logits[..., self._forbidden] = -np.inf
+        if self.decoder == "greedy" and self._pattern is None:
+            return ctc.greedy_batch(logits, lengths)
+        log_probs = ctc.settle(ctc.log_softmax(logits), lengths)
+        if self.lexicon is not None:
+            return self._read_words(self.lexicon, log_probs, lengths)
+        if self.decoder == "beam":
+            texts = self._search(log_probs, lengths)
+        else:
+            texts = [None] * len(log_probs)
+        if self._pattern is not None:
+            texts = [
+                self._along(self._pattern, row[:n]) if text is None else text
+                for row, n, text in zip(log_probs, lengths, texts, strict=True)
+            ]
+        return self._decodings(log_probs, texts)
+
+    def _search(self, log_probs: NDArray[Any], lengths: Sequence[int]) -> list[list[int] | None]:
+        found = ctc.beam(log_probs, self.width, self._guides)
+        texts = [line[0][0] if line else None for line in found]
+        if self._guides:
+            return texts
+        # What the search has dropped may be better than what it found, if it is the greedy text.
+        greedy = [each.classes for each in ctc.greedy_batch(log_probs, lengths)]
+        if self.width == 1:
+            return list(greedy)
+        best = [text or [] for text in texts]
+        better = ctc.forward(log_probs, greedy) > ctc.forward(log_probs, best)
+        return [one if wins else other for one, other, wins in zip(greedy, best, better, strict=True)]
+
+    def _along(self, pattern: Guide, log_probs: NDArray[Any]) -> list[int] | None:
+        found = ctc.best_path(log_probs, pattern)
+        return None if found is None else found[0]
+
+    def _read_words(self, lexicon: Lexicon, log_probs: NDArray[Any], lengths: Sequence[int]) -> list[Decoding]:
+        free: list[list[int] | None] = [None] * len(log_probs)
+        floors = None
+        if self.decoder == "lexicon-soft":
+            greedy = [each.classes for each in ctc.greedy_batch(log_probs, lengths)]
+            floors = (ctc.forward(log_probs, greedy) - math.log(SOFT)).tolist()
+            free = list(greedy)
+        found = lexicon.best(log_probs, floors)
+        decodings = self._decodings(log_probs, free)
+        rows = [i for i, each in enumerate(found) if each is not None]
+        if not rows:
+            return decodings
+        folded = lexicon.fold(log_probs[rows])
+        with np.errstate(divide="ignore"):
+            spelled = [lexicon.spell(found[i].word) for i in rows]  # type: ignore[union-attr]
+            spans = ctc.align(np.log(folded), spelled)
+        for i, symbols, places in zip(rows, spelled, spans, strict=True):
+            classes = []
+            for symbol, (start, end) in zip(symbols, places, strict=True):
+                forms = lexicon.forms(symbol)  # of one letter in either case, the one that was seen
+                classes.append(forms[int(np.exp(log_probs[i, start:end, forms]).sum(axis=-1).argmax())])
+            score = found[i].score  # type: ignore[union-attr]
+            decodings[i] = Decoding(classes, _peaks(log_probs[i], classes, places), places, math.exp(score))
+        return decodings
+
+    def _decodings(self, log_probs: NDArray[Any], texts: Sequence[list[int] | None]) -> list[Decoding]:
+        """Texts with their exact probabilities and the places of their characters; None is nothing read at all."""
+        rows = [i for i, text in enumerate(texts) if text is not None]
+        kept = [text for text in texts if text is not None]
+        decodings = [_NOTHING] * len(texts)
+        if rows:
+            scores = np.exp(ctc.forward(log_probs[rows], kept))
+            for i, text, spans, score in zip(rows, kept, ctc.align(log_probs[rows], kept), scores, strict=True):
+                decodings[i] = Decoding(text, _peaks(log_probs[i], text, spans), spans, min(1.0, float(score)))
+        return decodings
+
+    def _allow(self, allow: str | None) -> NDArray[np.int64] | None:
+        if allow is None:
+            return None
+        kept = {self.charset.index(character) for character in characters(allow, self.charset)}
+        return np.array([c for c in range(self.charset.num_classes) if c != BLANK and c not in kept], np.int64)
+
+    def _open_lexicon(self, given: Lexicon | Iterable[str] | str | Path, pattern: str | None) -> Lexicon:
+        if isinstance(given, Lexicon):
+            lexicon = given
+        elif isinstance(given, (str, Path)):
+            lexicon = Lexicon.load(given, self.charset)
+        else:
+            lexicon = Lexicon(given, self.charset)
+        if pattern is None:
+            return lexicon
+        return Lexicon([word for word in lexicon.words if re.fullmatch(pattern, word)], self.charset)
+
+
+def _peaks(log_probs: NDArray[Any], classes: Sequence[int], spans: Sequence[tuple[int, int]]) -> list[float]:
+    """The highest probability of every character in its span."""
+    peaks = [log_probs[start:end, each].max() for each, (start, end) in zip(classes, spans, strict=True)]
+    return [float(peak) for peak in np.exp(peaks)]
