@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
 import crnn
 from crnn import checkpoint, evaluation
 from crnn.callbacks import Progress
 from crnn.charset import ENGLISH, Charset
+from crnn.cli import app
 from crnn.config import load_config, to_toml
 from crnn.errors import ConfigError, DataError, ModelError
 from crnn.model import CRNN, Architecture
@@ -178,3 +180,20 @@ def test_every_preset_is_complete_and_survives_being_written_down(tmp_path):
         config = load_config(preset, train=[{"path": 'a "b" \\ c'}])
         (tmp_path / "config.toml").write_text(to_toml(config), "utf-8")
         assert load_config(file=tmp_path / "config.toml") == config
+
+
+def test_from_fonts_and_words_to_a_reader_on_the_command_line(tmp_path):
+    words = tmp_path / "words.txt"
+    words.write_text("oak\nelm\nash\n", "utf-8")
+
+    def run(*arguments):
+        done = CliRunner().invoke(app, [str(argument) for argument in arguments])
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    rendered = ["--fonts", FONTS, "--corpus", words, "--workers", "1"]
+    assert "12 crops" in run("synth", tmp_path / "crops", "--count", "12", *rendered)
+    sets = [f"--set={each}" for each in ("steps=2", "batch=4", "workers=0", "model.hidden=16")]
+    assert "model written" in run("train", "--data", tmp_path / "crops", *sets, "--output", tmp_path / "run")
+    assert "\t" in run("read", "--model", tmp_path / "run", tmp_path / "crops")
+    assert "crops" in run("evaluate", tmp_path / "crops", "--model", tmp_path / "run")

@@ -7,6 +7,8 @@ import logging
 import math
 import os
 import shutil
+import sys
+import types
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -33,6 +35,8 @@ from crnn.image import Preprocessing
 from crnn.model import CRNN, STRIDE, Architecture
 
 CHECKPOINT = "last.ckpt"
+# TensorBoard loads all of TensorFlow where that is installed, for ten seconds, unless this marker says not to.
+sys.modules.setdefault("tensorboard.compat.notf", types.ModuleType("notf"))
 
 
 @dataclass(frozen=True)

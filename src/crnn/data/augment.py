@@ -112,8 +112,8 @@ def augment(image: np.ndarray, rng: random.Random, strength: float = 1.0) -> np.
     """A labelled crop seen slightly differently: moved, turned, sheared, stretched, recoloured and degraded."""
     height, width = image.shape[:2]
     if rng.random() < 0.75 * strength:
-        rotation, shear = rng.gauss(0, 0.035), rng.gauss(0, 0.10)
-        stretch = min(1.35, max(0.72, 1 + rng.gauss(0, 0.13)))
+        rotation, shear = rng.gauss(0, 0.05), rng.gauss(0, 0.12)
+        stretch = min(1.4, max(0.62, 1 + rng.gauss(-0.03, 0.16)))
         zoom = rng.uniform(0.92, 1.06)
         jitter = 0.05 * min(height, width)
         corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)

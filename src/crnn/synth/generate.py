@@ -144,7 +144,7 @@ def _photo(text: str, face: Face, rng: random.Random) -> tuple[np.ndarray, np.nd
     letters = placed[..., 0]
     if hollow:
         letters = cv2.subtract(placed[..., 1], letters)
-    if rng.random() < 0.10:
+    if rng.random() < 0.15:
         ground = effects.paint(ground, effects.neighbour_lines(letters, rng), ink)
     if rng.random() < 0.07:
         effects.rules(ground, rng, ink if rng.random() < 0.6 else effects.random_colour(rng))
