@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from crnn.charset import ENGLISH, Charset
+from crnn.config import SynthConfig
 from crnn.errors import DataError
 from crnn.synth.corpus import Corpus
 from crnn.synth.fonts import find_faces
@@ -96,7 +97,9 @@ def test_a_face_without_the_glyph_is_never_asked_to_draw_it(tmp_path):
 
 def test_a_character_that_no_face_has_is_named(tmp_path):
     with pytest.raises(DataError, match=r"'中' \(U\+4E2D\)"):
-        Renderer.create(Charset("ab中"), fonts=[FONTS], mix={"random": 1.0}, corpus=[_words(tmp_path)])
+        Renderer.create(
+            Charset("ab中"), SynthConfig(fonts=(str(FONTS),), corpus=(_words(tmp_path),), mix={"random": 1.0})
+        )
 
 
 def test_the_corpus_writes_only_what_the_charset_has():
@@ -144,7 +147,7 @@ def test_existing_labels_are_not_overwritten(tmp_path):
     assert cv2.imread(str(tmp_path / "contact-sheet.jpg")).shape[1] == 1500
 
 
-def _words(folder: Path) -> Path:
+def _words(folder: Path) -> str:
     path = folder / "words.txt"
     path.write_text("\n".join(WORDS), "utf-8")
-    return path
+    return str(path)

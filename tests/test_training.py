@@ -1,10 +1,13 @@
 """Training: it converges, goes on where it stopped, starts from other models, and refuses bad data by name."""
 
 import os
+import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
+import lmdb
 import numpy as np
 import pytest
 import torch
@@ -16,7 +19,8 @@ from crnn import checkpoint, evaluation
 from crnn.callbacks import Progress
 from crnn.charset import ENGLISH, Charset
 from crnn.cli import app
-from crnn.config import load_config, to_toml
+from crnn.config import SourceConfig, load_config, to_toml
+from crnn.data.prepare import prepare
 from crnn.errors import ConfigError, DataError, ModelError
 from crnn.model import CRNN, Architecture
 from crnn.synth.corpus import Corpus
@@ -197,3 +201,20 @@ def test_from_fonts_and_words_to_a_reader_on_the_command_line(tmp_path):
     assert "model written" in run("train", "--data", tmp_path / "crops", *sets, "--output", tmp_path / "run")
     assert "\t" in run("read", "--model", tmp_path / "run", tmp_path / "crops")
     assert "crops" in run("evaluate", tmp_path / "crops", "--model", tmp_path / "run")
+
+
+def test_every_kind_of_source_is_trained_on_and_evaluated_as_it_lies(folder, tmp_path):
+    archive = shutil.make_archive(str(tmp_path / "words"), "zip", folder)
+    prepare([folder], tmp_path / "records", workers=1)
+    table = [line.split("\t") for line in (folder / "labels.tsv").read_text("utf-8").splitlines()]
+    with lmdb.open(str(tmp_path / "lmdb")) as environment, environment.begin(write=True) as transaction:
+        transaction.put(b"num-samples", str(len(table)).encode())
+        for number, (path, label) in enumerate(table, 1):
+            transaction.put(b"image-%09d" % number, (folder / path).read_bytes())
+            transaction.put(b"label-%09d" % number, label.encode())
+    sources = [str(folder), archive, str(tmp_path / "records"), str(tmp_path / "lmdb")]
+    config = settings(folder, tmp_path / "run", steps=1, batch=8)
+    run = train(replace(config, train=tuple(SourceConfig(path) for path in sources))).folder
+    found = evaluation.evaluate(crnn.load(run), sources)
+    assert [score.metrics.samples for score in found.sources.values()] == [len(table)] * 4
+    assert len({score.metrics.edits for score in found.sources.values()}) == 1  # the same crops, read the same

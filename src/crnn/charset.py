@@ -176,5 +176,7 @@ def _read_json(path: Path) -> Any:
 
 
 def named(choice: str) -> Charset:
-    """The charset that a setting means: one of NAMED, or a charset file."""
+    """The charset that a setting means: one of NAMED, "chinese", or a charset file."""
+    if choice == "chinese":
+        return Charset.load(Path(__file__).with_name("presets") / "chinese.txt")
     return Charset(NAMED[choice]) if choice in NAMED else Charset.load(choice)

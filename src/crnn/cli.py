@@ -17,6 +17,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from crnn.document import Line
 from crnn.errors import ConfigError, CrnnError
 
 _T = TypeVar("_T")
@@ -86,6 +87,8 @@ class _Engine(StrEnum):  # the names of crnn.runtime.ENGINES, without loading it
     torch = "torch"
 
 
+_SHOWN = 200  # images that --show draws at most
+
 _Model = Annotated[str, typer.Option("--model", "-m", help="Bundled model, model folder or model.onnx.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
@@ -103,13 +106,18 @@ _Decoding = Annotated[
         "--decoder", help="lexicon: listed words only; lexicon-soft: rather. Else greedy, or what the rest asks for."
     ),
 ]
-_Lexicon = Annotated[Path | None, typer.Option("--lexicon", help="Words to choose from, one a line.")]
+_Lexicon = Annotated[
+    str | None, typer.Option("--lexicon", help="Words to choose from: a file with one a line, or a bundled language.")
+]
 _Allow = Annotated[str | None, typer.Option("--allow", help="Read these characters only, such as 0-9A-Z.")]
 _Pattern = Annotated[str | None, typer.Option("--pattern", help="Regular expression that every text has to match.")]
 _LanguageModel = Annotated[
     str | None, typer.Option("--language-model", help="File of crnn language-model, or a bundled one, for the beam.")
 ]
 _Width = Annotated[int | None, typer.Option("--width", min=1, help="Of the beam.")]
+_SplitWords = Annotated[
+    str | None, typer.Option("--split-words", help="Part run-together words: bundled language or file of words.")
+]
 
 
 def _open_reader(model: str, engine: _Engine, decoder: _Decoder | None, **decoding: Any) -> Any:
@@ -130,12 +138,16 @@ def read(
     min_confidence: Annotated[
         float, typer.Option(min=0, max=1, help="Leave out what was read with less confidence than this.")
     ] = 0.0,
+    show: Annotated[
+        Path | None, typer.Option(help="Draw the images with a box around every character into this picture.")
+    ] = None,
     decoder: _Decoding = None,
     lexicon: _Lexicon = None,
     allow: _Allow = None,
     pattern: _Pattern = None,
     language_model: _LanguageModel = None,
     width: _Width = None,
+    split_words: _SplitWords = None,
     engine: Annotated[_Engine, typer.Option(help="What computes.")] = _Engine.openvino,
 ) -> None:
     """Read words and lines: the text of one image, or PATH<TAB>TEXT a line for several or a directory.
@@ -144,8 +156,10 @@ def read(
     the rest is read, and the exit status is 1.
     """
     from crnn import image
+    from crnn.show import draw, save_sheet
 
     failed = False
+    pictures: list[Any] = []
     with _only_our_stderr():
         paths = []
         for path in images:
@@ -160,6 +174,7 @@ def read(
         reader = _open_reader(
             model, engine, decoder,
             lexicon=lexicon, allow=allow, pattern=pattern, language_model=language_model, width=width,
+            split_words=split_words,
         )  # fmt: skip
         for _, line in _progress(reader.read_many(paths), "Reading", len(paths)):
             if isinstance(line, CrnnError):
@@ -171,6 +186,10 @@ def read(
                 print_json(line.to_dict())
             else:
                 print(line.text if alone else f"{line.path}\t{line.text}", flush=True)
+            if show and isinstance(line, Line) and len(pictures) < _SHOWN:
+                pictures.append(draw(image.load(line.path), line))
+        if show:
+            save_sheet(show, pictures)
     if failed:
         raise typer.Exit(1)
 
@@ -228,10 +247,7 @@ def synth(
         charset=charset or (None if preset else "english"),
         synth={"share": 1.0} | {name: value for name, value in chosen.items() if value},
     )
-    settings = config.synth
-    renderer = Renderer.create(
-        named(config.charset), settings.corpus, settings.fonts, seed, settings.mix, settings.looks, settings.max_length
-    )
+    renderer = Renderer.create(named(config.charset), config.synth, seed)
     began, written = time.perf_counter(), 0
     for written in _progress(generate(renderer, out, count, workers), "Rendering", -(-count // CHUNK)):  # noqa: B007
         pass
@@ -530,6 +546,7 @@ def evaluate(
     pattern: _Pattern = None,
     language_model: _LanguageModel = None,
     width: _Width = None,
+    split_words: _SplitWords = None,
     engine: Annotated[_Engine, typer.Option(help="What computes.")] = _Engine.openvino,
 ) -> None:
     """Read labelled images and say how much was read right, by source and of all samples together.
@@ -552,6 +569,7 @@ def evaluate(
         reader = _open_reader(
             model, engine, decoder,
             lexicon=lexicon, allow=allow, pattern=pattern, language_model=language_model, width=width,
+            split_words=split_words,
         )  # fmt: skip
         total = sum(len(source) for source in opened.values())
 
@@ -584,6 +602,28 @@ def _compare(a: Path, b: Path, protocol: str, as_json: bool) -> None:
         print_json(found.to_dict())
     else:
         print(found.to_text())
+
+
+# ---- language-model --------------------------------------------------------------------------------------------------
+
+
+@app.command("language-model")
+def language_model(
+    texts: Annotated[list[Path], typer.Argument(metavar="TEXT...", help="UTF-8 text, lines or a word list.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write.")],
+    ranked: Annotated[
+        bool, typer.Option("--ranked", help="The lines are words, the most frequent first: count them so.")
+    ] = False,
+    order: Annotated[int, typer.Option(min=1, help="Characters that are looked at together.")] = 6,
+    contexts: Annotated[int, typer.Option(min=1, help="Contexts that are kept.")] = 24_000,
+) -> None:
+    """Learn from text what characters usually follow each other, for read and evaluate --language-model."""
+    from crnn.language import LanguageModel, by_rank
+    from crnn.lexicon import load_words
+
+    lines = [line for text in texts for line in load_words(text)]
+    LanguageModel.train(by_rank(lines) if ranked else lines, order, contexts).save(output)
+    print(f"{output}: {output.stat().st_size / 1e6:.1f} MB from {len(lines)} lines")
 
 
 # ---- models ----------------------------------------------------------------------------------------------------------

@@ -35,6 +35,7 @@ class SynthConfig:
     mix: dict[str, float] = field(default_factory=dict)  # kinds of strings, see synth/corpus.py
     looks: dict[str, float] = field(default_factory=dict)  # see synth/generate.py
     max_length: int = 40  # characters
+    smallest: int = 10  # pixels of height of a crop, before it is scaled to the model's
 
 
 @dataclass(frozen=True)

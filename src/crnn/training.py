@@ -307,11 +307,7 @@ def _parts(
     if config.synth.share:
         from crnn.synth.generate import Renderer  # fonts and Pillow are only needed here
 
-        synth = config.synth
-        renderer = Renderer.create(
-            charset, synth.corpus, synth.fonts, config.seed, synth.mix or None, synth.looks or None, synth.max_length
-        )
-        parts.append(Part(renderer, share))
+        parts.append(Part(Renderer.create(charset, config.synth, config.seed), share))
     for each, source in opened:
         kept, rejected = screen(source, charset, preprocessing)
         for entry in rejected[:10]:

@@ -50,6 +50,7 @@ class Corpus:
             "line": self._line,
             "text": self._text,
             "punctuated": self._punctuated,
+            "sentence": self._sentence,
             "random": self._random,
             "digits": lambda rng: _digits(rng, rng.randint(1, 8)),
         }
@@ -60,7 +61,7 @@ class Corpus:
         self.words = [word for word in words if word and self._known.issuperset(word)]
         self.lines = ["".join(c for c in line if c in self._known).strip() for line in lines]
         self.lines = [line for line in self.lines if line]
-        if not self.words and mix.keys() & {"word", "web", "line", "punctuated"}:
+        if not self.words and mix.keys() & {"word", "web", "line", "punctuated", "sentence"}:
             raise DataError("synth: no word of the corpus can be written with the charset; give --corpus a text in it")
         if not self.lines and "text" in mix:
             raise DataError(
@@ -149,6 +150,21 @@ class Corpus:
         length = rng.randint(1, self.max_length)
         start = rng.randint(0, max(0, len(line) - length))
         return line[start : start + length]
+
+    def _sentence(self, rng: random.Random) -> str:
+        """Words of a script without spaces, one after the other, with its punctuation."""
+        length = rng.randint(1, self.max_length)
+        text = ""
+        while len(text) < length:
+            word = self._plain(rng) if rng.random() < 0.88 else rng.choice((_number, _code))(rng)
+            if text and text[-1].isascii() and text[-1].isalnum() and word[0].isascii():
+                text += " "
+            text += word
+            if rng.random() < 0.18:
+                text += rng.choice("，，，，。。、、：；！？…—·")
+            elif rng.random() < 0.06:
+                text += rng.choice(("《{}》", "（{}）", "“{}”", "({})", "[{}]", "「{}」")).format(self._plain(rng))
+        return text[:length]
 
     def _web(self, rng: random.Random) -> str:
         one, two = (self._plain(rng).lower().strip(string.punctuation) for _ in range(2))

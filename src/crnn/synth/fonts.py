@@ -56,14 +56,21 @@ def system_folders() -> list[Path]:
 def find_faces(folders: Iterable[str | Path], charset: Charset, workers: int | None = None) -> list[Face]:
     """Every usable face below the folders (or in the named font files), sorted by path, whatever the disk's order.
 
+    "FILE.ttc#2" takes face number 2 of a collection, which may hold the forms of other countries beside.
+
     A character counts when the font's table lists it and the drawn glyph has ink and is not the "missing" box. Faces
     whose small letters are drawn as capitals lose the small letters: their picture could not tell a label's case.
     The result is kept in the user's cache, keyed by the files' sizes and times. Raises DataError when nothing is found.
     """
     places = [Path(folder) for folder in folders] or system_folders()
     files: list[Path] = []
+    chosen: dict[str, int] = {}  # the one face wanted of a collection
     for folder in places:
-        if folder.is_file():
+        name, mark, index = str(folder).rpartition("#")
+        if mark and index.isdigit() and Path(name).is_file():
+            files.append(Path(name))
+            chosen[name] = int(index)
+        elif folder.is_file():
             files.append(folder)
         elif folder.is_dir():
             files += [path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file()]
@@ -74,14 +81,14 @@ def find_faces(folders: Iterable[str | Path], charset: Charset, workers: int | N
     for path in files:
         stat = path.stat()
         key.update(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
-    key.update(charset.characters.encode() + Path(__file__).read_bytes())
+    key.update(f"{sorted(chosen.items())}{charset.characters}".encode() + Path(__file__).read_bytes())
     cache = (
         Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "crnn" / f"faces-{key.hexdigest()[:24]}.json"
     )
     if cache.is_file():
         entries = json.loads(cache.read_text("utf-8"))
     else:
-        entries = _probe_all(files, charset, workers)
+        entries = _probe_all([(str(path), chosen.get(str(path)), charset.characters) for path in files], workers)
         cache.parent.mkdir(parents=True, exist_ok=True)
         partial = cache.with_suffix(f".{os.getpid()}.part")
         partial.write_text(json.dumps(entries, ensure_ascii=False), "utf-8")
@@ -93,10 +100,12 @@ def find_faces(folders: Iterable[str | Path], charset: Charset, workers: int | N
     return faces
 
 
-def _probe_all(files: Sequence[Path], charset: Charset, workers: int | None) -> list[tuple[str, int, str]]:
-    jobs = [(str(path), charset.characters) for path in files]
+_Job = tuple[str, int | None, str]  # file, number of the one face wanted in it, characters to look for
+
+
+def _probe_all(jobs: Sequence[_Job], workers: int | None) -> list[tuple[str, int, str]]:
     # A few files are probed faster than processes start.
-    found = parallel.run(_probe, jobs, 1 if len(files) < 8 else workers)
+    found = parallel.run(_probe, jobs, 1 if len(jobs) < 8 else workers)
     probed = [entry for entries in found for entry in entries]
     shapes = np.array([entry[3] for entry in probed], np.float32)
     keep = np.ones(len(probed), bool)
@@ -115,12 +124,12 @@ def _probe_all(files: Sequence[Path], charset: Charset, workers: int | None) -> 
     return list(unique.values())
 
 
-_SHAPE_LETTERS = "ABDEGHKMNRSTabdeghkmnrst23456789"
+_SHAPE_LETTERS = "ABDEGHKMNRSTabdeghkmnrst23456789直骨永国"  # of these, the last tell regional forms apart
 
 
-def _probe(job: tuple[str, str]) -> list[tuple[str, int, str, np.ndarray]]:
+def _probe(job: _Job) -> list[tuple[str, int, str, np.ndarray]]:
     """(path, index, characters, glyph shapes) of every face in one file; nothing if the file is no usable font."""
-    path, characters = job
+    path, wanted, characters = job
     found = []
     try:
         if Path(path).suffix.lower() in {".ttc", ".otc"}:
@@ -128,6 +137,8 @@ def _probe(job: tuple[str, str]) -> list[tuple[str, int, str, np.ndarray]]:
         else:
             fonts = [TTFont(path, lazy=True)]
         for index, tables in enumerate(fonts):
+            if wanted not in (None, index):
+                continue
             cmap = tables.getBestCmap() or {}
             listed = [c for c in characters if ord(c) in cmap]
             if listed:

@@ -14,10 +14,11 @@ import cv2
 import numpy as np
 
 from crnn.charset import Charset
+from crnn.config import SynthConfig
 from crnn.data import augment, parallel
 from crnn.errors import DataError
 from crnn.synth import effects
-from crnn.synth.corpus import MAX_LENGTH, Corpus
+from crnn.synth.corpus import Corpus
 from crnn.synth.fonts import Face, find_faces
 from crnn.synth.render import Drawing, Pose, bend, draw, place, random_margins, random_pose
 
@@ -43,13 +44,14 @@ class Renderer:
     faces: Sequence[Face]
     seed: int = 0
     looks: dict[str, float] = field(default_factory=lambda: dict(DEFAULT_LOOKS))
+    smallest: int = 10  # pixels of height; scripts of many strokes need more to be readable
     max_aspect: float = 24.0  # width over height; longer texts are squeezed or, beyond readability, drawn anew
 
     def __post_init__(self) -> None:
         known = {"photo": _photo, "scan": _scan, "screen": _screen}
         if unknown := sorted(set(self.looks) - set(known)):
             raise DataError(f"synth looks: unknown look {unknown[0]!r}; choose from {', '.join(known)}")
-        self._looks: list[Callable[[str, Face, random.Random], tuple[np.ndarray, np.ndarray]]] = [
+        self._looks: list[Callable[[str, Face, random.Random, int], tuple[np.ndarray, np.ndarray]]] = [
             known[name] for name in self.looks
         ]
         self._weights = list(self.looks.values())
@@ -65,19 +67,11 @@ class Renderer:
             )
 
     @classmethod
-    def create(
-        cls,
-        charset: Charset,
-        corpus: Sequence[str | Path] = (),
-        fonts: Sequence[str | Path] = (),
-        seed: int = 0,
-        mix: dict[str, float] | None = None,
-        looks: dict[str, float] | None = None,
-        max_length: int = MAX_LENGTH,
-    ) -> Renderer:
+    def create(cls, charset: Charset, settings: SynthConfig, seed: int = 0) -> Renderer:
         """From text files and font folders; both default to what the machine has."""
-        texts = Corpus.load(charset, corpus, mix, max_length)
-        return cls(texts, find_faces(fonts, charset), seed, dict(looks or DEFAULT_LOOKS))
+        corpus = Corpus.load(charset, settings.corpus, settings.mix or None, settings.max_length)
+        faces = find_faces(settings.fonts, charset)
+        return cls(corpus, faces, seed, dict(settings.looks or DEFAULT_LOOKS), settings.smallest)
 
     def __getitem__(self, index: int) -> Rendered:
         rng = random.Random(self.seed * 1_000_003 + index)
@@ -87,7 +81,7 @@ class Renderer:
             if face is None:
                 continue
             look = rng.choices(self._looks, self._weights)[0]
-            image, boxes = look(text, face, rng)
+            image, boxes = look(text, face, rng, self.smallest)
             if image.shape[1] <= self.max_aspect * image.shape[0]:
                 return Rendered(image, text, boxes)
 
@@ -113,9 +107,14 @@ def _size_for(height: int, rng: random.Random, detail: float) -> int:
     return int(min(72, max(12, height * 1.35 * detail)) // 6 * 6)
 
 
-def _photo(text: str, face: Face, rng: random.Random) -> tuple[np.ndarray, np.ndarray]:
+def _height(rng: random.Random, least: int, most: int) -> int:
+    """Small sizes as often as large ones, on a logarithmic scale."""
+    return int(math.exp(rng.uniform(math.log(least), math.log(max(least, most)))))
+
+
+def _photo(text: str, face: Face, rng: random.Random, smallest: int) -> tuple[np.ndarray, np.ndarray]:
     """Street signs, shop fronts, packages, posters: painted or printed, seen by a hand-held camera."""
-    height = int(math.exp(rng.uniform(math.log(14), math.log(56))))
+    height = _height(rng, smallest + 4, 56)
     size = _size_for(height, rng, 1.15)
     drawing = _draw(text, face, size, rng, 0.3)
     if len(text) > 2 and rng.random() < 0.12:
@@ -172,9 +171,9 @@ def _photo(text: str, face: Face, rng: random.Random) -> tuple[np.ndarray, np.nd
     return augment.degrade(image, rng), boxes
 
 
-def _scan(text: str, face: Face, rng: random.Random) -> tuple[np.ndarray, np.ndarray]:
+def _scan(text: str, face: Face, rng: random.Random, smallest: int) -> tuple[np.ndarray, np.ndarray]:
     """Forms, faxes, letters and receipts: dark on light, grey, few pixels, toner and rules."""
-    height = int(math.exp(rng.uniform(math.log(10), math.log(36))))
+    height = _height(rng, smallest, 36)
     drawing = _draw(text, face, _size_for(height, rng, rng.choice((0.8, 1.0, 1.6))), rng, 0.2)
     mask = drawing.mask
     if rng.random() < 0.2 and min(mask.shape) > 24:
@@ -225,9 +224,9 @@ def _scan(text: str, face: Face, rng: random.Random) -> tuple[np.ndarray, np.nda
     return image, boxes
 
 
-def _screen(text: str, face: Face, rng: random.Random) -> tuple[np.ndarray, np.ndarray]:
+def _screen(text: str, face: Face, rng: random.Random, smallest: int) -> tuple[np.ndarray, np.ndarray]:
     """User interfaces and born-digital pictures: exact pixels, small sizes, any two colours, gradients."""
-    height = rng.randint(10, 30)
+    height = rng.randint(smallest, max(30, smallest))
     drawing = draw(text, face, max(10, int(height * 1.3) // 2 * 2))
     pose = Pose(margins=random_margins(rng, 0.0, 0.25))
     placed, boxes = place(drawing.mask, drawing.boxes, pose, height, 40 * height)
