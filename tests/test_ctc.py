@@ -77,24 +77,6 @@ def test_log_softmax_is_a_distribution(batch):
     assert np.exp(ctc.log_softmax(batch)).sum(axis=-1) == pytest.approx(1, rel=1e-4)
 
 
-def test_widened_spans_meet_midway_and_reach_half_a_pitch():
-    assert ctc.widen([(2, 3), (6, 7), (10, 11)], 40, pitch=4) == [(0.5, 4.5), (4.5, 8.5), (8.5, 12.5)]
-    assert ctc.widen([(2, 3), (6, 7), (20, 21)], 40, pitch=4)[2] == (16.0, 25.0)
-    assert ctc.widen([(5, 6)], 40, pitch=4) == [(3.5, 7.5)]
-    assert ctc.widen([(0, 1)], 2, pitch=4) == [(0.0, 2.0)]
-    assert ctc.widen([], 5, pitch=4) == []
-
-
-@given(logits)
-def test_widened_spans_hold_the_spans_without_overlap(batch):
-    spans = ctc.greedy(batch[0]).spans
-    wide = ctc.widen(spans, batch.shape[1], pitch=4)
-    assert all(left <= start < end <= right for (start, end), (left, right) in zip(spans, wide, strict=True))
-    edges = [edge for span in wide for edge in span]
-    assert edges == sorted(edges)
-    assert all(0 <= edge <= batch.shape[1] for edge in edges)
-
-
 @given(st.lists(st.integers(1, 3)))
 def test_min_timesteps_is_the_shortest_path_that_reads_back(classes):
     path = []

@@ -79,24 +79,6 @@ def greedy_batch(logits: NDArray[Any], lengths: Sequence[int] | None = None) -> 
     ]
 
 
-def widen(spans: Sequence[tuple[int, int]], steps: int, pitch: float) -> list[tuple[float, float]]:
-    """Spans grown to hold the characters: CTC marks each by a spike that may be anywhere in it, and much narrower.
-
-    The border of two characters lies midway between their spans, yet no span grows beyond half a pitch from its centre;
-    nor beyond the `steps` timesteps of the crop. The pitch is the usual distance of the centres, `pitch` for a single
-    character. In timesteps, and like the spans in order and without overlap.
-    """
-    if not spans:
-        return []
-    span = np.array(spans, np.float64)
-    centre = span.mean(axis=1)
-    half = (np.median(np.diff(centre)) if len(span) > 1 else pitch) / 2
-    border = (span[:-1, 1] + span[1:, 0]) / 2
-    left = np.maximum(np.minimum(span[:, 0], centre - half), np.append(0.0, border))
-    right = np.minimum(np.maximum(span[:, 1], centre + half), np.append(border, steps))
-    return list(zip(left.tolist(), right.tolist(), strict=True))
-
-
 def min_timesteps(classes: Sequence[int]) -> int:
     """Fewest timesteps that can spell `classes`: one each, and a blank between equal neighbours."""
     return len(classes) + sum(a == b for a, b in pairwise(classes))
@@ -111,6 +93,7 @@ def forward(log_probs: NDArray[Any], labels: Sequence[Sequence[int]]) -> NDArray
     extended, skips, ends = _extend(labels)
     steps = log_probs.shape[-2]
     emitted = np.exp(_emissions(log_probs, extended))  # (T, N, S)
+    emitted *= np.arange(extended.shape[1]) <= ends[:, np.newaxis]  # or a neighbour's length would change the rounding
     alpha = np.zeros(extended.shape)
     alpha[:, 0] = 1.0  # before the first column, as after a blank
     scale = np.zeros(len(labels))

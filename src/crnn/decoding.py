@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,12 @@ from crnn.charset import BLANK, Charset
 from crnn.ctc import Decoding, Guide
 from crnn.errors import ConfigError
 from crnn.language import LanguageModel
-from crnn.lexicon import Lexicon
+from crnn.lexicon import Lexicon, load_words
 from crnn.pattern import characters, compile_pattern
+from crnn.splitting import WordSplitter
 
 DECODERS = ("greedy", "beam", "lexicon", "lexicon-soft")
-SOFT = 150.0  # an unlisted text that is so many times more probable than any word is kept by lexicon-soft
+SOFT = 25.0  # an unlisted text that is so many times more probable than any word is kept by lexicon-soft
 
 _NOTHING = Decoding([], [], [], 0.0)
 
@@ -35,8 +37,9 @@ class Decoder:
     beam search of `width` finds), lexicon (the most probable word of a lexicon), lexicon-soft (the same, unless an
     unlisted text is far more probable). lexicon: words, or a file with one a line. allow: the only characters to read,
     such as 0-9A-Z. pattern: a regular expression that the whole text has to match; nothing is read where none fits.
-    language_model: one, a file of one or the name of a bundled one, for the beam. temperature: what the logits
-    are divided by, so that the confidences are true.
+    language_model: one, a file of one or the name of a bundled one, for the beam. split_words: words, the most
+    frequent first, a file of them or the name of a bundled language, by which run-together words are parted; it only
+    adds spaces. temperature: what the logits are divided by, so that the confidences are true.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class Decoder:
         pattern: str | None = None,
         language_model: LanguageModel | str | Path | None = None,
         width: int = 10,
+        split_words: WordSplitter | Iterable[str] | str | Path | None = None,
         temperature: float = 1.0,
     ) -> None:
         if decoder is None:
@@ -65,6 +69,11 @@ class Decoder:
         if not 0 < temperature < math.inf:
             raise ConfigError(f"temperature {temperature} does not exist: give a positive number")
         self.charset, self.decoder, self.width, self.temperature = charset, decoder, width, temperature
+        if isinstance(split_words, (str, Path)):
+            split_words = load_words(split_words)
+        if split_words is not None and not isinstance(split_words, WordSplitter):
+            split_words = WordSplitter(split_words)
+        self.splitter: WordSplitter | None = split_words
         self._forbidden = self._allow(allow)
         self._pattern = None if pattern is None else compile_pattern(pattern, charset)
         self.lexicon = None if lexicon is None else self._open_lexicon(lexicon, pattern)
@@ -90,9 +99,12 @@ class Decoder:
         if self._forbidden is not None:
             logits = logits.copy()
             logits[..., self._forbidden] = -np.inf
-        if self.decoder == "greedy" and self._pattern is None:
-            return ctc.greedy_batch(logits, lengths)
         log_probs = ctc.settle(ctc.log_softmax(logits), lengths)
+        if self.decoder == "greedy" and self._pattern is None:
+            # How sure a text is, is the sum over all its alignments, of which the best path is one.
+            found = ctc.greedy_batch(log_probs, lengths)
+            scores = ctc.forward(log_probs, [each.classes for each in found])
+            return [_with(each, score) for each, score in zip(found, scores, strict=True)]
         if self.lexicon is not None:
             return self._read_words(self.lexicon, log_probs, lengths)
         if self.decoder == "beam":
@@ -175,6 +187,10 @@ class Decoder:
         if pattern is None:
             return lexicon
         return Lexicon([word for word in lexicon.words if re.fullmatch(pattern, word)], self.charset)
+
+
+def _with(found: Decoding, score: float) -> Decoding:
+    return replace(found, confidence=min(1.0, math.exp(score)))
 
 
 def _peaks(log_probs: NDArray[Any], classes: Sequence[int], spans: Sequence[tuple[int, int]]) -> list[float]:

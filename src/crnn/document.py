@@ -5,6 +5,7 @@ A box is (left, top, right, bottom) in pixels of the original image.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -34,12 +35,37 @@ class Line:
     def __str__(self) -> str:
         return self.text
 
+    @property
+    def words(self) -> tuple[Line, ...]:
+        """The parts between spaces, each with its box; their confidences multiply to the line's."""
+        doubts = [-math.log(max(character.confidence, 1e-6)) + 1e-6 for character in self.characters]
+        shares = [doubt / sum(doubts) for doubt in doubts]
+        words, start = [], 0
+        for end in range(len(self.characters) + 1):
+            if end < len(self.characters) and not self.characters[end].text.isspace():
+                continue
+            if part := self.characters[start:end]:
+                confidence = self.confidence ** sum(shares[start : end + 1])  # the space after it is its own doubt
+                box = (
+                    min(character.box[0] for character in part),
+                    min(character.box[1] for character in part),
+                    max(character.box[2] for character in part),
+                    max(character.box[3] for character in part),
+                )
+                words.append(Line("".join(character.text for character in part), confidence, part, box))
+            start = end + 1
+        return tuple(words)
+
     def to_dict(self) -> dict[str, Any]:
         values: dict[str, Any] = {} if self.path is None else {"path": self.path}
         values |= {"text": self.text, "confidence": round(self.confidence, 4)}
         if self.box is not None:
             values["box"] = list(self.box)
-        return values | {"characters": [character.to_dict() for character in self.characters]}
+        values["characters"] = [character.to_dict() for character in self.characters]
+        if len(words := self.words) > 1:
+            keys = ("text", "confidence", "box")
+            values["words"] = [{key: word.to_dict()[key] for key in keys} for word in words]
+        return values
 
 
 @dataclass(frozen=True)

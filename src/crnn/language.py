@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import zipfile
 from collections import defaultdict
-from collections.abc import Iterable
-from importlib import resources
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +28,7 @@ _ORDER = 6
 _CONTEXTS = 24_000  # at most; with the characters of English, a file of about 1 MB
 _CELLS = 20_000_000  # contexts times characters at most
 _STEP = 16.0  # of a nat, to which probabilities are rounded in files
-_FOLDER = "languages"
+_LANGUAGES = Path(__file__).with_name("languages")
 
 
 class LanguageModel:
@@ -98,29 +97,6 @@ class LanguageModel:
         end = self.scores[:, self._columns[SPACE]] * weight
         return Guide(follow, score, end.astype(np.float32))
 
-    def split(self, text: str, width: int = 20) -> str:
-        """The text with spaces where words most probably meet; its characters stay as they are."""
-        # Hypotheses: score, state, text so far.
-        beam = [(0.0, 0, "")]
-        space = self._columns[SPACE]
-        for character in text:
-            column = self._columns.get(character.lower())
-            grown: dict[tuple[int, bool], tuple[float, int, str]] = {}
-            for score, state, done in beam:
-                options = [(score, state, done)]
-                if done and character != SPACE and not done.endswith(SPACE):
-                    options.append(
-                        (score + float(self.scores[state, space]), int(self.follow[state, space]), done + SPACE)
-                    )
-                for total, at, before in options:
-                    new = total + (STRANGE if column is None else float(self.scores[at, column]))
-                    next_state = self._root if column is None else int(self.follow[at, column])
-                    key = (next_state, before.endswith(SPACE))
-                    if key not in grown or grown[key][0] < new:
-                        grown[key] = (new, next_state, before + character)
-            beam = sorted(grown.values(), reverse=True)[:width]
-        return max((score + float(self.scores[state, space]), done) for score, state, done in beam)[1]
-
     def save(self, path: str | Path) -> None:
         """One file of NumPy arrays, compressed; nothing in it is code."""
         partial = Path(f"{path}.part")
@@ -134,10 +110,8 @@ class LanguageModel:
     @classmethod
     def load(cls, path: str | Path) -> LanguageModel:
         """A file that `save` wrote, or a bundled model by its name."""
-        if isinstance(path, str) and path in bundled():
-            path = str(resources.files("crnn").joinpath(_FOLDER, f"{path}.npz"))
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            with np.load(find(path, ".npz"), allow_pickle=False) as arrays:
                 scores = -arrays["scores"].astype(np.float32) / np.float32(_STEP)
                 return cls(str(arrays["alphabet"]), [str(each) for each in arrays["contexts"]], scores)
         except FileNotFoundError:
@@ -146,13 +120,23 @@ class LanguageModel:
                 f"there is no language model {str(path)!r}: give a bundled name ({names}) or a file"
             ) from None
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise ModelError(f"{path} is not a language model: {error}; make one with crnn lm") from None
+            raise ModelError(f"{path} is not a language model: {error}; make one with crnn language-model") from None
+
+
+def by_rank(words: Iterable[str]) -> Iterator[str]:
+    """Every word as often as a text has it when they are sorted by frequency (Zipf's law, flattened: names count)."""
+    for rank, word in enumerate(words):
+        yield from [word] * max(1, int(3000 / (rank + 8) ** 0.75))
 
 
 def bundled() -> list[str]:
-    """Names of the language models in the package."""
-    folder = resources.files("crnn").joinpath(_FOLDER)
-    return sorted(each.name.removesuffix(".npz") for each in folder.iterdir()) if folder.is_dir() else []
+    """Names of the bundled languages: of each, a language model and a list of words, the most frequent first."""
+    return sorted(file.stem for file in _LANGUAGES.glob("*.npz"))
+
+
+def find(name: str | Path, suffix: str) -> Path:
+    """The file of a bundled language, .npz its model and .txt its words, else `name` as the path that it is."""
+    return (_LANGUAGES / f"{name}{suffix}") if isinstance(name, str) and name in bundled() else Path(name)
 
 
 def _choose(

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from crnn.charset import BLANK, Charset, read_text
+from crnn import language
+from crnn.charset import BLANK, Charset
 from crnn.errors import DataError
 
 SCOUTS = 8  # prefixes of a length that look for a good word first, so that the search proper can cut more
@@ -75,8 +76,8 @@ class Lexicon:
 
     @classmethod
     def load(cls, path: str | Path, charset: Charset) -> Lexicon:
-        """A UTF-8 text file with a word a line."""
-        return cls((line.strip() for line in read_text(Path(path)).splitlines()), charset)
+        """A UTF-8 text file with a word a line, or the words of a bundled language by its name."""
+        return cls(load_words(path), charset)
 
     def __len__(self) -> int:
         return len(self.words)
@@ -120,6 +121,19 @@ class Lexicon:
         members = np.concatenate(self._groups)
         starts = np.cumsum([0, *map(len, self._groups[:-1])])
         return np.concatenate([probs[..., BLANK : BLANK + 1], np.add.reduceat(probs[..., members], starts, -1)], -1)
+
+
+def load_words(path: str | Path) -> list[str]:
+    """The lines of a UTF-8 text file, or the words of a bundled language by its name, the most frequent first."""
+    file = language.find(path, ".txt")
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except FileNotFoundError:
+        names = ", ".join(language.bundled())
+        raise DataError(f"there are no words in {str(path)!r}: give a bundled name ({names}) or a file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{file} cannot be read as UTF-8 text ({error}): give a file with a word a line") from None
+    return [word for line in lines if (word := line.strip())]
 
 
 def _flatten(spelled: NDArray[np.int64]) -> list[_Level]:

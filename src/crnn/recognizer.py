@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from crnn import ctc, image, pretrained
+from crnn import boxes, ctc, image, pretrained
 from crnn.charset import Charset
 from crnn.decoding import Decoder
 from crnn.document import Character, Line
@@ -25,7 +25,8 @@ READ_AHEAD = 512  # images that are sorted by width together
 def load(model: str | Path = "en", engine: str = "openvino", **decoding: Any) -> Recognizer:
     """Open a bundled model by its name, a model folder or a model.onnx.
 
-    `decoding` says how it reads (see `crnn.decoding.Decoder`): decoder, lexicon, allow, pattern, language_model, width.
+    `decoding` says how it reads (see `crnn.decoding.Decoder`): decoder, lexicon, allow, pattern,
+    language_model, width, split_words.
     """
     return Recognizer(open_engine(pretrained.find_model(model), engine), str(model), **decoding)
 
@@ -110,16 +111,35 @@ class Recognizer:
 
     def _line(self, crop: _Crop, decoding: ctc.Decoding) -> Line:
         text = self.charset.decode(decoding.classes)
-        stride = self.preprocessing.stride
-        scale = stride * crop.width / crop.pixels.shape[1]  # pixels of the original a timestep
-        steps = image.timesteps(crop.pixels.shape[1], stride)
-        spans = ctc.widen(decoding.spans, steps, pitch=self.preprocessing.height / 2 / stride)
-        edges = [(int(start * scale), min(int(end * scale), crop.width)) for start, end in spans]
-        characters = tuple(
-            Character(character, confidence, (left, 0, max(left + 1, right), crop.height))
-            for character, confidence, (left, right) in zip(text, decoding.confidences, edges, strict=True)
-        )
-        return Line(text, decoding.confidence, characters, path=crop.path)
+        rows, columns = crop.pixels.shape[:2]
+        across, down = crop.width / columns, crop.height / rows  # pixels of the original a pixel of the prepared crop
+        places = boxes.place(crop.pixels, decoding.spans, self.preprocessing.stride) * (across, down, across, down)
+        characters = []
+        for character, confidence, place in zip(text, decoding.confidences, places.astype(int).tolist(), strict=True):
+            left, top, right, bottom = place
+            box = (left, top, min(max(left + 1, right), crop.width), min(max(top + 1, bottom), crop.height))
+            characters.append(Character(character, confidence, box))
+        if self.decoder.splitter:
+            characters = _parted(characters, self.decoder.splitter.split(text))
+            text = "".join(character.text for character in characters)
+        return Line(text, decoding.confidence, tuple(characters), path=crop.path)
 
     def __repr__(self) -> str:
         return f"<Recognizer {self.name}: {len(self.charset)} characters>"
+
+
+def _parted(characters: list[Character], text: str) -> list[Character]:
+    """The characters with spaces where `text`, which is theirs but for more spaces, has them."""
+    parted: list[Character] = []
+    rest = iter(characters)
+    following = next(rest, None)
+    for character in text:
+        if following is not None and character == following.text:
+            parted.append(following)
+            following = next(rest, None)
+        else:
+            before, after = parted[-1], following or parted[-1]
+            edge = after.box[0]
+            box = (min(before.box[2], edge - 1), before.box[1], edge, before.box[3])
+            parted.append(Character(character, min(before.confidence, after.confidence), box))
+    return parted
