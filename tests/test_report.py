@@ -73,6 +73,7 @@ def test_protocol_applies_to_labels_texts_and_confidences():
     assert found.confusion == {("a", "a"): 1, ("b", "b"): 1}
     assert sum(found.characters.count) == 2
     assert found.lines.error == pytest.approx(0.1)
+    assert list(found.tables["case"]) == ["Title"]  # of the label as it is
 
 
 def test_width_is_of_the_crop_at_the_models_height():

@@ -71,8 +71,8 @@ class Breakdown:
         rows = {
             "length of the label, characters": _row(len(label), _LENGTHS),
             f"width of the crop at {self.height} pixels of height": self._width(reading),
-            "case": _case(label),
-            "kind": _kind(label),
+            "case": _case(reading.label),  # as labelled: the protocol may drop what these are about
+            "kind": _kind(reading.label),
             "confidence": _tenth(reading),
         }
         for table, row in rows.items():

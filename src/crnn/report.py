@@ -192,20 +192,28 @@ def _reliability(name: str, calibration: Calibration) -> str:
     )
 
 
-def _confusions(confusion: Counter[tuple[str, str]], most: int = 30) -> str:
+def _confusions(confusion: Counter[tuple[str, str]], most: int = 20) -> str:
     totals = _totals(confusion)
-    wrong = [(pair, count) for pair, count in confusion.most_common() if pair[0] != pair[1]][:most]
-    rows = [
-        [
-            f"<code>{escape(_name(label))}</code>",
-            f"<code>{escape(_name(read))}</code>",
-            str(count),
-            _percent(count / totals[label]) if label else "",
-        ]
+    wrong = [(pair, count) for pair, count in confusion.most_common() if pair[0] != pair[1]]
+
+    def table(title: str, header: list[str], rows: list[list[str]]) -> str:
+        return f"<div><h3>{title}</h3>{_table(header, rows)}</div>"
+
+    def code(character: str) -> str:
+        return f"<code>{escape(_name(character))}</code>"
+
+    mistaken = [
+        [code(label), code(read), str(count), _percent(count / totals[label])]
         for (label, read), count in wrong
+        if label and read
     ]
-    table = _table(["label", "read", "times", "of its occurrences"], rows)
-    return f"<div><h3>Most frequent</h3>{table}</div>"
+    missed = [[code(label), str(count), _percent(count / totals[label])] for (label, read), count in wrong if not read]
+    added = [[code(read), str(count)] for (label, read), count in wrong if not label]
+    return (
+        table("Mistaken", ["label", "read", "times", "of all"], mistaken[:most])
+        + table("Missed", ["label", "times", "of all"], missed[:most])
+        + table("Added", ["read", "times"], added[:most])
+    )
 
 
 def _by_kind(confusion: Counter[tuple[str, str]]) -> str:
