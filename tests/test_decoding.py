@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from crnn import ctc
 from crnn.charset import Charset
-from crnn.decoding import SOFT, Decoder
+from crnn.decoding import LISTED, Decoder
 from crnn.errors import ConfigError, DataError
 from crnn.lexicon import CROWD, Lexicon
 from crnn.pattern import characters, compile_pattern
@@ -316,10 +316,12 @@ def test_a_lexicon_in_one_case_reads_any_and_keeps_what_was_seen():
     logits = np.eye(5)[[3, 0, 2, 0]][np.newaxis] * 9  # A, b
     assert Lexicon(["ab"], charset).any_case
     assert not Lexicon(["ab", "Ab"], charset).any_case
+    probability = np.exp(ctc.forward(ctc.log_softmax(logits)[0], [[3, 2]])[0])
     for words in (["ab", "bb"], ["AB", "BB"]):
         found = Decoder(charset, lexicon=words)(logits, [4])[0]
         assert charset.decode(found.classes) == "Ab"
         assert found.spans == [(0, 1), (2, 3)]
+        assert found.confidence > probability > 0.9  # it is in the lexicon, which speaks for it
     assert charset.decode(Decoder(charset, lexicon=["ab", "BB"])(logits, [4])[0].classes) == "ab"
 
 
@@ -385,7 +387,7 @@ def test_soft_takes_a_word_unless_another_text_is_far_better(batch):
     words = folded_sums(batch, ABC, WORDS)
     best = max(words, key=words.get)
     text = ABC.decode(Decoder(ABC, "lexicon-soft", lexicon=WORDS)(batch, [batch.shape[1]])[0].classes)
-    margin = words[best] - exact[free] + np.log(SOFT)
+    margin = words[best] - exact[free] + np.log(LISTED)
     if abs(margin) > 1e-6:
         assert (text in WORDS) if margin > 0 else (text == ABC.decode(free))
 

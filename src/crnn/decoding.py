@@ -25,7 +25,7 @@ from crnn.pattern import characters, compile_pattern
 from crnn.splitting import WordSplitter
 
 DECODERS = ("greedy", "beam", "lexicon", "lexicon-soft")
-SOFT = 25.0  # an unlisted text that is so many times more probable than any word is kept by lexicon-soft
+LISTED = 20.0  # a word of the lexicon is so many times more probable than another text that looks as probable
 
 _NOTHING = Decoding([], [], [], 0.0)
 
@@ -140,7 +140,7 @@ class Decoder:
         floors = None
         if self.decoder == "lexicon-soft":
             greedy = [each.classes for each in ctc.greedy_batch(log_probs, lengths)]
-            floors = (ctc.forward(log_probs, greedy) - math.log(SOFT)).tolist()
+            floors = (ctc.forward(log_probs, greedy) - math.log(LISTED)).tolist()
             free = list(greedy)
         found = lexicon.best(log_probs, floors)
         decodings = self._decodings(log_probs, free)
@@ -156,8 +156,9 @@ class Decoder:
             for symbol, (start, end) in zip(symbols, places, strict=True):
                 forms = lexicon.forms(symbol)  # of one letter in either case, the one that was seen
                 classes.append(forms[int(np.exp(log_probs[i, start:end, forms]).sum(axis=-1).argmax())])
-            score = found[i].score  # type: ignore[union-attr]
-            decodings[i] = Decoding(classes, _peaks(log_probs[i], classes, places), places, math.exp(score))
+            seen = min(1.0, math.exp(found[i].score))  # type: ignore[union-attr]
+            confidence = LISTED * seen / (1 + (LISTED - 1) * seen)  # Bayes, all other texts together being unlisted
+            decodings[i] = Decoding(classes, _peaks(log_probs[i], classes, places), places, confidence)
         return decodings
 
     def _decodings(self, log_probs: NDArray[Any], texts: Sequence[list[int] | None]) -> list[Decoding]:
