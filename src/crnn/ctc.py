@@ -179,8 +179,13 @@ def beam(
     rows, steps, classes = log_probs.shape
     # Of a prefix's continuations all but the best 2 * width + 1 are worse than `width` others. Guides may forbid these.
     kept = classes - 1 if guides else min(classes - 1, 2 * width + 1)
+    columns = log_probs.transpose(1, 0, 2).astype(np.float64)  # (T, N, C)
+    if kept < classes - 1:
+        tops = np.argpartition(-columns[:, :, 1:], kept - 1, axis=2)[:, :, :kept] + 1
+    else:
+        tops = np.broadcast_to(np.arange(1, classes), (steps, rows, kept))
+    costs = np.take_along_axis(columns, tops, axis=2)[:, :, np.newaxis]
     row = np.arange(rows)[:, np.newaxis]
-    every = np.broadcast_to(np.arange(1, classes), (rows, classes - 1))
     blank = np.full((rows, width), -np.inf)  # logarithmic probability of a prefix followed by a blank,
     label = np.full((rows, width), -np.inf)  # and of one that ends in its last character
     last = np.zeros((rows, width), np.int64)
@@ -191,51 +196,50 @@ def beam(
     states = [np.zeros((rows, width), np.int64) for _ in guides]
     origins = np.empty((steps, rows, width), np.int64)
     emitted = np.empty((steps, rows, width), np.int64)
+    rank = np.empty((rows, width * (1 + kept)))
     for t in range(steps):
-        column = log_probs[:, t].astype(np.float64)
-        top = every
-        if kept < classes - 1:
-            top = np.sort(np.argpartition(-column[:, 1:], kept - 1, axis=1)[:, :kept], axis=1) + 1
+        column, top = columns[t], tops[t]
         total = np.logaddexp(blank, label)
         stay_blank = total + column[:, :1]
         stay_label = label + column[row, last]
         again = top[:, np.newaxis] == last[:, :, np.newaxis]  # a doubled character needs a blank between
-        grown = np.where(again, blank[:, :, np.newaxis], total[:, :, np.newaxis]) + column[row, top][:, np.newaxis]
+        grown = np.where(again, blank[:, :, np.newaxis], total[:, :, np.newaxis]) + costs[t]
         # Growing one prefix may give another one of the beam: the two are one text.
         r, a, b = np.nonzero(parent[:, np.newaxis] == name[:, :, np.newaxis])
         if len(r):
-            joined = np.where(last[r, b] == last[r, a], blank[r, a], total[r, a]) + column[r, last[r, b]]
+            final = last[r, b]
+            joined = np.where(final == last[r, a], blank[r, a], total[r, a]) + column[r, final]
             stay_label[r, b] = np.logaddexp(stay_label[r, b], joined)
-            pair, which = np.nonzero(top[r] == last[r, b][:, np.newaxis])
+            pair, which = np.nonzero(top[r] == final[:, np.newaxis])
             grown[r[pair], a[pair], which] = -np.inf
-        gain = np.zeros(grown.shape)
+        gain = np.zeros(grown.shape if guides else 0)
         for guide, state in zip(guides, states, strict=True):
             step = (state[:, :, np.newaxis], top[:, np.newaxis])
             if guide.score is not None:
                 gain += guide.score[step]
             gain[guide.follow[step] < 0] = -np.inf
 
-        staying = np.logaddexp(stay_blank, stay_label) + guided
-        growing = grown + gain + guided[:, :, np.newaxis]
-        rank = np.concatenate([staying, growing.reshape(rows, width * kept)], axis=1)
+        np.add(np.logaddexp(stay_blank, stay_label), guided, out=rank[:, :width])
+        growing = grown + gain + guided[:, :, np.newaxis] if guides else grown
+        rank[:, width:] = growing.reshape(rows, width * kept)
         best = np.argpartition(-rank, width - 1, axis=1)[:, :width]
-        best = np.take_along_axis(best, np.lexsort((best, -rank[row, best])), axis=1)
         stays = best < width
-        origin = np.where(stays, best, (best - width) // kept)
-        which = np.where(stays, 0, (best - width) % kept)
+        origin, which = np.divmod(best - width, kept)
+        origin = np.where(stays, best, origin)
         alive = rank[row, best] > -np.inf
         new = np.where(stays, BLANK, top[row, which])
         blank = np.where(stays, stay_blank[row, origin], -np.inf)
         label = np.where(stays, stay_label[row, origin], np.where(alive, grown[row, origin, which], -np.inf))
-        guided = guided[row, origin] + np.where(stays | ~alive, 0.0, gain[row, origin, which])
+        if guides:
+            guided = guided[row, origin] + np.where(stays | ~alive, 0.0, gain[row, origin, which])
         moved = []
         for guide, state in zip(guides, states, strict=True):
             state = state[row, origin]
             moved.append(np.where(stays, state, guide.follow[state, new]))
         states = moved
-        parent = np.where(alive, np.where(stays, parent[row, origin], name[row, origin]), _NO_PARENT)
-        grown_name = (name[row, origin] + new.astype(np.uint64)) * _MIX
-        name = np.where(alive, np.where(stays, name[row, origin], grown_name), _NO_PREFIX)
+        before = name[row, origin]
+        parent = np.where(alive, np.where(stays, parent[row, origin], before), _NO_PARENT)
+        name = np.where(alive, np.where(stays, before, (before + new.astype(np.uint64)) * _MIX), _NO_PREFIX)
         last = np.where(stays, last[row, origin], new)
         origins[t], emitted[t] = origin, new
     scores = np.logaddexp(blank, label) + guided
