@@ -1,5 +1,7 @@
 """Where characters stand: against the places at which they were drawn."""
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -8,9 +10,13 @@ from hypothesis import strategies as st
 
 import bars
 import crnn
-from crnn import boxes, show
+from crnn import boxes, pretrained, show
+from crnn.charset import ENGLISH, Charset
 from crnn.document import Character, Line
 from crnn.errors import ImageError
+from crnn.synth.corpus import Corpus
+from crnn.synth.fonts import find_faces
+from crnn.synth.generate import Renderer
 from test_cli import crnn as run
 
 
@@ -141,3 +147,19 @@ def test_parted_words_have_spaces_among_their_characters(bar_model):
     assert [word.text for word in line.words] == ["12", "34"]
     edges = [character.box[0] for character in line.characters]
     assert edges == sorted(edges)
+
+
+@pytest.mark.skipif("en" not in pretrained.names(), reason="no model is bundled")
+def test_boxes_of_the_bundled_model_are_where_the_renderer_drew():
+    charset = Charset(ENGLISH)
+    words = ["Received", "with", "thanks", "INVOICE", "Total", "42.50", "No.", "17-B", "quickly", "Jumping"]
+    faces = find_faces([Path(__file__).parent / "fonts"], charset)
+    renderer = Renderer(Corpus(charset, words, mix={"word": 1.0}), faces)
+    samples = [renderer[i] for i in range(80)]
+    reader = crnn.load("en")
+    found = []
+    for sample, line in zip(samples, reader.read_batch([sample.image for sample in samples]), strict=True):
+        if line.text == sample.text:
+            found += overlap(np.array([character.box for character in line.characters]), sample.boxes).tolist()
+    assert len(found) > 200
+    assert np.mean(found) >= 0.7

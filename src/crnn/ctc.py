@@ -22,9 +22,9 @@ class Decoding:
     """What was decoded from one crop's logits.
 
     The confidence of a character is the highest probability among the timesteps of its run: CTC spikes, and the
-    shoulders of a spike say nothing about it. The confidence of the line is the probability of the whole path, the
-    product of every timestep's best probability: it falls with each doubtful character and, because the blanks count
-    too, with each character that may have been missed.
+    shoulders of a spike say nothing about it. The confidence of the line is a probability: of its best path, the
+    product of every timestep's best, from `greedy`; of its text, summed over all paths, from `crnn.decoding`. It falls
+    with each doubtful character and, because the blanks count too, with each character that may have been missed.
     """
 
     classes: list[int]  # from 1

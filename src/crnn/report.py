@@ -339,4 +339,4 @@ def _about(reader: Recognizer) -> str:
     """One line on the model for the head of the page."""
     made = reader.card.get("provenance") or {}
     steps = f", {made['steps']} steps" if "steps" in made else ""
-    return f"model {reader.name}{steps}, {len(reader.charset)} characters"
+    return f"model {reader.name}{steps}, {len(reader.charset)} characters, decoder {reader.decoder.decoder}"
