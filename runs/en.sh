@@ -22,8 +22,9 @@ sources=(iiit5k svt icdar03 icdar15 funsd sroie)
     done
     echo "]"
     echo "valid = ["
-    for name in "${sources[@]}"; do
-        echo "  { path = \"$data/${name}_train.zip\", split = \"valid\" },"
+    for each in "iiit5k false" "svt true" "icdar03 false" "icdar15 false" "funsd false" "sroie true"; do
+        read -r name fold <<<"$each"
+        echo "  { path = \"$data/${name}_train.zip\", split = \"valid\", fold_case = $fold },"
     done
     echo "]"
     echo "[synth]"

@@ -67,7 +67,7 @@ class Progress(Callback):
 
 
 class Stop(Callback):
-    """Ctrl-C and SIGTERM end the run after the step they fall into, with a checkpoint to go on from."""
+    """The last step leaves a checkpoint. Ctrl-C and SIGTERM make the step they fall into the last."""
 
     def __init__(self, checkpoint: Path) -> None:
         self.checkpoint = checkpoint
@@ -82,8 +82,9 @@ class Stop(Callback):
             self.before = {each: signal.signal(each, self._ask) for each in (signal.SIGINT, signal.SIGTERM)}
 
     def on_train_batch_end(self, trainer: Trainer, learner: LightningModule, *_: Any) -> None:
-        if self.asked:
+        if self.asked or trainer.global_step == trainer.max_steps:
             trainer.save_checkpoint(self.checkpoint)
+        if self.asked:
             raise KeyboardInterrupt
 
     def teardown(self, trainer: Trainer, learner: LightningModule, stage: str) -> None:
@@ -98,8 +99,8 @@ class Best(Callback):
     Stands before the averaging of weights among the callbacks: it must see the averaged ones, which are published.
     """
 
-    def __init__(self, folder: Path, card: checkpoint.Card, names: list[str]) -> None:
-        self.folder, self.card, self.names = folder, card, names
+    def __init__(self, folder: Path, card: checkpoint.Card, names: list[str], fold_case: list[bool]) -> None:
+        self.folder, self.card, self.names, self.fold_case = folder, card, names, fold_case
         self.step = -1  # of the last validation
         self.cer = float("inf")
         if (folder / checkpoint.CARD).is_file():  # a resumed run
@@ -108,8 +109,13 @@ class Best(Callback):
     def on_validation_epoch_end(self, trainer: Trainer, learner: Any) -> None:
         self.step = trainer.global_step
         scores, line = {}, []
-        everything = [pair for of_source in learner.read for pair in of_source]
-        for name, pairs in zip([*self.names, COMBINED], [*learner.read, everything], strict=True):
+        # Where the labels' case says nothing, neither does reading it otherwise.
+        read = [
+            [(label.lower(), text.lower()) for label, text in pairs] if fold else pairs
+            for pairs, fold in zip(learner.read, self.fold_case, strict=True)
+        ]
+        everything = [pair for of_source in read for pair in of_source]
+        for name, pairs in zip([*self.names, COMBINED], [*read, everything], strict=True):
             raw, plain = metrics.score(pairs, "raw"), metrics.score(pairs, "36")
             scores[name] = {"word_accuracy_36": plain.word_accuracy} | raw.to_dict()
             rates = {"word_accuracy_36": plain.word_accuracy, "word_accuracy": raw.word_accuracy, "cer": raw.cer}

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialise
 
 from crnn.card import CARD, FORMAT, parse_card
 from crnn.charset import Charset
@@ -72,7 +73,7 @@ def save(folder: str | Path, model: CRNN, card: Card, half: bool = False) -> Non
         value = value.detach().cpu().contiguous()
         weights[name] = value.half() if half and value.is_floating_point() else value
     partial = folder / "weights.safetensors.part"
-    save_file(weights, partial)
+    partial.write_bytes(serialise(weights))
     partial.replace(folder / "weights.safetensors")
     partial = folder / "model.json.part"
     partial.write_text(card.to_json() + "\n", "utf-8")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,7 @@ from crnn.errors import ConfigError, ModelError
 
 PRECISIONS = ("fp32", "fp16")
 PARITY_SHAPES = ((1, 32), (3, 100), (2, 260), (5, 48))  # (batch, width): others than the export was traced with
-PARITY_TOLERANCE = 2e-3  # of a logit
+PARITY_TOLERANCE = {"fp32": 2e-3, "fp16": 2e-2}  # of a logit; in 16 bits, norms are folded in before rounding
 
 
 def export_folder(folder: str | Path, out: str | Path, precision: str = "fp16") -> Path:
@@ -27,9 +28,16 @@ def export_folder(folder: str | Path, out: str | Path, precision: str = "fp16") 
 
     fp16 halves the files: weights are stored in 16 bits and computed with as the engine likes.
     """
+    out = Path(out)
     model, card = checkpoint.load(folder)
-    checkpoint.save(out, model, card, half=_half(precision))
-    return export_onnx(out, precision=precision)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent) as place:  # all three files or none
+        checkpoint.save(place, model, card, half=_half(precision))
+        export_onnx(place, precision=precision)
+        out.mkdir(exist_ok=True)
+        for file in Path(place).iterdir():
+            file.replace(out / file.name)
+    return out
 
 
 def export_onnx(folder: str | Path, out: str | Path | None = None, precision: str = "fp32") -> Path:
@@ -56,9 +64,9 @@ def export_onnx(folder: str | Path, out: str | Path | None = None, precision: st
         entry.key, entry.value = CARD, card.to_json()
         onnx.save(graph, str(partial))
         difference = _difference(model, partial, card)
-        if difference > PARITY_TOLERANCE:
+        if difference > (allowed := PARITY_TOLERANCE[precision]):
             raise ModelError(
-                f"{out} was not written: a logit differs from PyTorch's by {difference:.2g}, above {PARITY_TOLERANCE}"
+                f"{out} was not written: a logit differs from PyTorch's by {difference:.2g}, more than {allowed}"
             )
         partial.replace(out)
     finally:

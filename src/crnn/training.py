@@ -69,7 +69,7 @@ def train(config: TrainConfig, resume: bool = False) -> Result:
     charset = _charset(config, [source for _, source in opened])
     preprocessing = Preprocessing(channels=config.model.channels, stride=STRIDE)
     parts = _parts(config, opened, charset, preprocessing)
-    valid = _validation(config.valid)
+    valid, fold_case = _validation(config.valid)
     model = CRNN(
         Architecture(
             config.model.architecture, preprocessing.height, config.model.channels,
@@ -92,7 +92,7 @@ def train(config: TrainConfig, resume: bool = False) -> Result:
             "init": Path(config.init).name, "steps": config.steps, "batch": config.batch, "seed": config.seed,
         },
     )  # fmt: skip
-    best = Best(folder / "best", card, [name for name, _ in valid])
+    best = Best(folder / "best", card, [name for name, _ in valid], fold_case)
     saved = ModelCheckpoint(
         folder,
         CHECKPOINT.removesuffix(".ckpt"),
@@ -325,9 +325,11 @@ def _parts(
     return parts
 
 
-def _validation(configs: Iterable[SourceConfig]) -> list[tuple[str, Source]]:
-    opened = [(Path(each.path).name, open_source(each.path, split=each.split)) for each in configs]
-    return [(name, source) for name, source in opened if len(source)]
+def _validation(configs: Iterable[SourceConfig]) -> tuple[list[tuple[str, Source]], list[bool]]:
+    """(name, source) of those that have samples, and whether the case of their labels means nothing."""
+    opened = [(each, open_source(each.path, split=each.split)) for each in configs]
+    kept = [(each, source) for each, source in opened if len(source)]
+    return [(Path(each.path).stem, source) for each, source in kept], [each.fold_case for each, _ in kept]
 
 
 def _precision(wanted: str) -> Any:

@@ -126,17 +126,20 @@ def _photo(text: str, face: Face, rng: random.Random, smallest: int) -> tuple[np
         if thick > 0 or int(grown.sum()) * 2 > int(mask.sum()):  # hairlines would vanish
             mask = grown
     style = rng.random()
-    outlined, hollow = style < 0.12, 0.12 <= style < 0.16
+    outlined, hollow = style < 0.2, 0.2 <= style < 0.24
     layers = [mask]
     if outlined or hollow:
-        layers.append(effects.thicken(mask, max(2, int(size * rng.uniform(0.05, 0.16)))))
+        layers.append(effects.thicken(mask, max(2, int(size * rng.uniform(0.05, 0.3)))))
     stacked = np.stack(layers, -1) if len(layers) > 1 else mask
     placed, boxes = place(stacked, drawing.boxes, random_pose(rng, 1.0), height, 40 * height)
-    ink, ground_colour = effects.random_colours(rng)
+    ink, ground_colour = edge, _ = effects.random_colours(rng)
+    if outlined:  # it is the edge that stands out from the surface; the ink only has to stand out from the edge
+        while abs(effects.luminance(edge) - effects.luminance(ink)) < 45:
+            ink = effects.random_colour(rng)
     shape = placed.shape[:2]
     ground = np.empty((*shape, 3), np.float32)
     ground[:] = ground_colour
-    contrast = abs(effects.luminance(ink) - effects.luminance(ground_colour))
+    contrast = abs(effects.luminance(edge) - effects.luminance(ground_colour))
     if rng.random() < 0.6:
         # Texture stays below the ink's contrast, or nobody could read it.
         ground += effects.surface(shape, rng) * (rng.random() ** 1.5 * min(1.6, contrast / 70))
@@ -155,9 +158,7 @@ def _photo(text: str, face: Face, rng: random.Random, smallest: int) -> tuple[np
         if abs(effects.luminance(dark) - effects.luminance(ink)) > 30:
             ground = effects.paint(ground, shadow, dark)
     if outlined:
-        edge = effects.random_colour(rng)
-        if abs(effects.luminance(edge) - effects.luminance(ink)) > 45:
-            ground = effects.paint(ground, placed[..., 1], edge)
+        ground = effects.paint(ground, placed[..., 1], edge)
     colour = ink
     if rng.random() < 0.2:
         colour = ink + effects.surface(shape, rng) * (0.5 * rng.random() * min(1.0, contrast / 100))
