@@ -185,7 +185,7 @@ def beam(
     else:
         tops = np.broadcast_to(np.arange(1, classes), (steps, rows, kept))
     costs = np.take_along_axis(columns, tops, axis=2)[:, :, np.newaxis]
-    row = np.arange(rows)[:, np.newaxis]
+    base = np.arange(rows)[:, np.newaxis]  # of a row's entries in flattened arrays, before their width
     blank = np.full((rows, width), -np.inf)  # logarithmic probability of a prefix followed by a blank,
     label = np.full((rows, width), -np.inf)  # and of one that ends in its last character
     last = np.zeros((rows, width), np.int64)
@@ -201,7 +201,7 @@ def beam(
         column, top = columns[t], tops[t]
         total = np.logaddexp(blank, label)
         stay_blank = total + column[:, :1]
-        stay_label = label + column[row, last]
+        stay_label = label + column.take(base * classes + last)
         again = top[:, np.newaxis] == last[:, :, np.newaxis]  # a doubled character needs a blank between
         grown = np.where(again, blank[:, :, np.newaxis], total[:, :, np.newaxis]) + costs[t]
         # Growing one prefix may give another one of the beam: the two are one text.
@@ -219,28 +219,36 @@ def beam(
                 gain += guide.score[step]
             gain[guide.follow[step] < 0] = -np.inf
 
-        np.add(np.logaddexp(stay_blank, stay_label), guided, out=rank[:, :width])
+        np.logaddexp(stay_blank, stay_label, out=rank[:, :width])
+        if guides:
+            rank[:, :width] += guided
         growing = grown + gain + guided[:, :, np.newaxis] if guides else grown
         rank[:, width:] = growing.reshape(rows, width * kept)
-        best = np.argpartition(-rank, width - 1, axis=1)[:, :width]
+        best = rank.argpartition(width * kept, axis=1)[:, width * kept :]
+        best.sort(axis=1)  # so that a column of padding leaves equally good texts in their order
         stays = best < width
-        origin, which = np.divmod(best - width, kept)
-        origin = np.where(stays, best, origin)
-        alive = rank[row, best] > -np.inf
-        new = np.where(stays, BLANK, top[row, which])
-        blank = np.where(stays, stay_blank[row, origin], -np.inf)
-        label = np.where(stays, stay_label[row, origin], np.where(alive, grown[row, origin, which], -np.inf))
+        grows = np.maximum(best - width, 0)  # which of the grown texts, where it is one
+        origin = np.where(stays, best, grows // kept)
+        old = base * width + origin
+        grows += base * (width * kept)
+        dead = rank.take(base * (width * (1 + kept)) + best) == -np.inf
+        new = np.where(stays, BLANK, top.take(base * kept + grows % kept))
+        blank = np.where(stays, stay_blank.take(old), -np.inf)
+        label = np.where(stays, stay_label.take(old), grown.take(grows))
         if guides:
-            guided = guided[row, origin] + np.where(stays | ~alive, 0.0, gain[row, origin, which])
+            guided = guided.take(old) + np.where(stays | dead, 0.0, gain.take(grows))
         moved = []
         for guide, state in zip(guides, states, strict=True):
-            state = state[row, origin]
+            state = state.take(old)
             moved.append(np.where(stays, state, guide.follow[state, new]))
         states = moved
-        before = name[row, origin]
-        parent = np.where(alive, np.where(stays, parent[row, origin], before), _NO_PARENT)
-        name = np.where(alive, np.where(stays, before, (before + new.astype(np.uint64)) * _MIX), _NO_PREFIX)
-        last = np.where(stays, last[row, origin], new)
+        before = name.take(old)
+        parent = np.where(stays, parent.take(old), before)
+        name = np.where(stays, before, (before + new.view(np.uint64)) * _MIX)
+        last = np.where(stays, last.take(old), new)
+        if dead.any():  # fewer texts are possible than the beam could hold
+            blank[dead] = label[dead] = -np.inf
+            parent[dead], name[dead] = _NO_PARENT, _NO_PREFIX
         origins[t], emitted[t] = origin, new
     scores = np.logaddexp(blank, label) + guided
     for guide, state in zip(guides, states, strict=True):
@@ -248,11 +256,11 @@ def beam(
             scores = scores + guide.end[state]
 
     slot = np.argsort(-scores, axis=1, kind="stable")[:, :texts]
-    found = [[(list[int](), float(score)) for score in line] for line in scores[row, slot]]
+    found = [[(list[int](), float(score)) for score in line] for line in scores[base, slot]]
     for t in range(steps - 1, -1, -1):
-        for i, k in zip(*np.nonzero(emitted[t, row, slot]), strict=True):
+        for i, k in zip(*np.nonzero(emitted[t, base, slot]), strict=True):
             found[i][k][0].append(int(emitted[t, i, slot[i, k]]))
-        slot = origins[t, row, slot]
+        slot = origins[t, base, slot]
     return [[(text[::-1], score) for text, score in line if score > -np.inf] for line in found]
 
 
