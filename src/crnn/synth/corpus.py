@@ -117,8 +117,8 @@ class Corpus:
                 return text
 
     def _plain(self, rng: random.Random) -> str:
-        # The power favours frequent words while the tail of the list still comes up.
-        return self.words[int(len(self.words) * rng.random() ** 3.5)]
+        # Frequent words, as in print, and rare ones, as on signs and in names, in equal parts.
+        return self.words[int(len(self.words) * rng.random() ** rng.choice((1.0, 3.5)))]
 
     def _word(self, rng: random.Random) -> str:
         return _recase(self._plain(rng), rng)

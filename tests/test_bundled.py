@@ -1,0 +1,56 @@
+"""The bundled models read what the README says they read."""
+
+import random
+from pathlib import Path
+
+import pytest
+
+import crnn
+from crnn import pretrained
+from crnn.charset import ENGLISH, Charset
+from crnn.synth.corpus import Corpus
+from crnn.synth.fonts import find_faces
+from crnn.synth.generate import Renderer
+
+HERE = Path(__file__).parent
+EXAMPLES = HERE.parent / "examples"
+
+
+@pytest.fixture(scope="module")
+def english():
+    return crnn.load("en")
+
+
+def test_the_examples_are_read(english):
+    texts = [english.read(EXAMPLES / f"test_0{number}.jpg").text.lower() for number in (1, 2, 3)]
+    assert texts == ["creditworthiness", "massaging", "pilasters"]
+
+
+def test_a_crop_reads_the_same_alone_in_a_batch_and_in_any_order(english):
+    charset = Charset(ENGLISH)
+    words = ["Ivy", "mapletree", "OAK", "ash-blond hair", "3.14"]
+    renderer = Renderer(Corpus(charset, words), find_faces([HERE / "fonts"], charset))
+    images = [renderer[i].image for i in range(64)]
+    alone = [english.read(image) for image in images]
+    assert english.read_batch(images) == alone
+    order = random.Random(0).sample(range(64), 64)
+    assert english.read_batch([images[i] for i in order]) == [alone[i] for i in order]
+
+
+def test_clean_print_is_read_whole(english):
+    charset = Charset(ENGLISH)
+    words = ["Received", "with", "thanks", "invoice", "TOTAL", "42.50", "No.", "17-B", "(paid)"]
+    corpus = Corpus(charset, words, mix={"word": 1.0})
+    renderer = Renderer(corpus, find_faces([HERE / "fonts" / "Go-Regular.ttf"], charset), looks={"screen": 1.0})
+    samples = [renderer[i] for i in range(60)]
+    lines = english.read_batch([sample.image for sample in samples])
+    right = sum(line.text.lower() == sample.text.lower() for line, sample in zip(lines, samples, strict=True))
+    assert right >= 54
+
+
+def test_every_bundled_model_is_whole_and_described():
+    described = {model["name"]: model for model in pretrained.describe()}
+    assert "en" in described
+    for name, model in described.items():
+        assert pretrained.find_model(name).is_dir()
+        assert model["megabytes"] < 20 and model["scores"]
