@@ -58,12 +58,14 @@ def test_runs_collapse_and_blanks_part_them(path, classes, spans):
     assert (decoding.classes, decoding.spans) == (classes, spans)
 
 
-def test_line_is_as_sure_as_its_whole_path():
-    sure, doubtful = path_logits([1, 0, 2], height=20), path_logits([1, 0, 2], height=20)
-    doubtful[1] = [1, 0.9, 0, 0]  # a character may have been missed here
+def test_line_is_as_sure_as_all_paths_to_its_text_together():
+    sure, doubtful, either = (path_logits([1, 0, 2], height=20) for _ in range(3))
+    doubtful[1] = [1, -20, -20, 0.9]  # a character may have been missed here,
+    either[1] = [1, 0.9, 0.9, -20]  # but not here: whichever it is, the text is the same
     assert ctc.greedy(sure).confidence == pytest.approx(1, abs=1e-6)
-    assert ctc.greedy(doubtful).confidence < 0.5
-    assert ctc.greedy(doubtful).classes == ctc.greedy(sure).classes
+    assert ctc.greedy(doubtful).confidence == pytest.approx(1 / (1 + np.exp(-0.1)), abs=1e-6)
+    assert ctc.greedy(either).confidence == pytest.approx(1, abs=1e-6)
+    assert ctc.greedy(doubtful).classes == ctc.greedy(sure).classes == ctc.greedy(either).classes
 
 
 def test_padding_changes_nothing():

@@ -22,9 +22,9 @@ class Decoding:
     """What was decoded from one crop's logits.
 
     The confidence of a character is the highest probability among the timesteps of its run: CTC spikes, and the
-    shoulders of a spike say nothing about it. The confidence of the line is a probability: of its best path, the
-    product of every timestep's best, from `greedy`; of its text, summed over all paths, from `crnn.decoding`. It falls
-    with each doubtful character and, because the blanks count too, with each character that may have been missed.
+    shoulders of a spike say nothing about it. The confidence of the line is the probability of its text, summed over
+    all alignments: it falls with each doubtful character and, because blanks count too, with each one that may have
+    been missed.
     """
 
     classes: list[int]  # from 1
@@ -65,17 +65,22 @@ def greedy_batch(logits: NDArray[Any], lengths: Sequence[int] | None = None) -> 
     bounds = np.stack([row * steps + start, row * steps + end], axis=1).ravel()
     peaks = np.maximum.reduceat(np.append(probability.ravel(), 0.0), bounds)[::2] if len(bounds) else np.zeros(0)
 
-    # A running sum, because a plain one adds in an order that depends on the length of the padding.
-    confidence = np.exp(np.log(probability).cumsum(axis=1)[:, -1])
     cuts = np.searchsorted(row, np.arange(rows + 1))
+    texts = [classes[a:b].tolist() for a, b in pairwise(cuts)]
+    extended, skips, ends = _extend(texts)
+    with np.errstate(over="ignore"):
+        emitted = np.exp(_emissions(logits, extended) - (top - np.log(probability)).T[:, :, np.newaxis])
+    if lengths is not None:
+        emitted[padding.T] = extended[np.nonzero(padding.T)[1]] == BLANK
+    confidence = np.exp(_sum_alignments(emitted, skips, ends))
     return [
         Decoding(
-            classes[a:b].tolist(),
+            text,
             peaks[a:b].tolist(),
             list(zip(start[a:b].tolist(), end[a:b].tolist(), strict=True)),
-            float(confidence[i]),
+            min(1.0, float(confidence[i])),
         )
-        for i, (a, b) in enumerate(pairwise(cuts))
+        for i, (text, (a, b)) in enumerate(zip(texts, pairwise(cuts), strict=True))
     ]
 
 
@@ -91,26 +96,7 @@ def forward(log_probs: NDArray[Any], labels: Sequence[Sequence[int]]) -> NDArray
     padding are blank for certain (see `settle`). A label that T columns cannot spell has -inf.
     """
     extended, skips, ends = _extend(labels)
-    steps = log_probs.shape[-2]
-    emitted = np.exp(_emissions(log_probs, extended))  # (T, N, S)
-    emitted *= np.arange(extended.shape[1]) <= ends[:, np.newaxis]  # or a neighbour's length would change the rounding
-    alpha = np.zeros(extended.shape)
-    alpha[:, 0] = 1.0  # before the first column, as after a blank
-    scale = np.zeros(len(labels))
-    for t in range(steps):
-        moved = alpha.copy()
-        moved[:, 1:] += alpha[:, :-1]
-        moved[:, 2:] += alpha[:, :-2] * skips[:, 2:]
-        alpha = moved * emitted[t]
-        # Kept near 1, so that thousands of columns do not underflow.
-        peak = alpha.max(axis=1)
-        peak[peak == 0] = 1.0
-        alpha /= peak[:, np.newaxis]
-        scale += np.log(peak)
-    rows = np.arange(len(labels))
-    found = alpha[rows, ends] + np.where(ends > 0, alpha[rows, ends - 1], 0.0)
-    with np.errstate(divide="ignore"):
-        return np.asarray(np.log(found) + scale)
+    return _sum_alignments(np.exp(_emissions(log_probs, extended)), skips, ends)
 
 
 def align(log_probs: NDArray[Any], labels: Sequence[Sequence[int]]) -> list[list[tuple[int, int]]]:
@@ -338,3 +324,24 @@ def _emissions(log_probs: NDArray[Any], extended: NDArray[np.int64]) -> NDArray[
     if log_probs.ndim == 2:
         return np.asarray(log_probs[:, extended])
     return np.asarray(np.take_along_axis(log_probs, extended[:, np.newaxis, :], axis=2).transpose(1, 0, 2))
+
+
+def _sum_alignments(emitted: NDArray[Any], skips: NDArray[np.bool_], ends: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Logarithm of the probability summed over all ways through the states; `emitted` (T, N, S) are probabilities."""
+    emitted = emitted * (np.arange(skips.shape[1]) <= ends[:, np.newaxis])  # a longer neighbour must change nothing
+    alpha = np.zeros(skips.shape)
+    alpha[:, 0] = 1.0  # before the first column, as after a blank
+    scale = np.zeros(len(ends))
+    for t, columns in enumerate(emitted):
+        moved = alpha.copy()
+        moved[:, 1:] += alpha[:, :-1]
+        moved[:, 2:] += alpha[:, :-2] * skips[:, 2:]
+        alpha = moved * columns
+        if t % 4 == 3 and (low := alpha.max(axis=1)).min() < 1e-100:  # long lines would underflow
+            low[(low == 0) | (low >= 1e-100)] = 1.0
+            alpha /= low[:, np.newaxis]
+            scale += np.log(low)
+    rows = np.arange(len(ends))
+    found = alpha[rows, ends] + np.where(ends > 0, alpha[rows, ends - 1], 0.0)
+    with np.errstate(divide="ignore"):
+        return np.asarray(np.log(found) + scale)

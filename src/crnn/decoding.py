@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,12 +98,9 @@ class Decoder:
         if self._forbidden is not None:
             logits = logits.copy()
             logits[..., self._forbidden] = -np.inf
-        log_probs = ctc.settle(ctc.log_softmax(logits), lengths)
         if self.decoder == "greedy" and self._pattern is None:
-            # How sure a text is, is the sum over all its alignments, of which the best path is one.
-            found = ctc.greedy_batch(log_probs, lengths)
-            scores = ctc.forward(log_probs, [each.classes for each in found])
-            return [_with(each, score) for each, score in zip(found, scores, strict=True)]
+            return ctc.greedy_batch(logits, lengths)
+        log_probs = ctc.settle(ctc.log_softmax(logits), lengths)
         if self.lexicon is not None:
             return self._read_words(self.lexicon, log_probs, lengths)
         if self.decoder == "beam":
@@ -188,10 +184,6 @@ class Decoder:
         if pattern is None:
             return lexicon
         return Lexicon([word for word in lexicon.words if re.fullmatch(pattern, word)], self.charset)
-
-
-def _with(found: Decoding, score: float) -> Decoding:
-    return replace(found, confidence=min(1.0, math.exp(score)))
 
 
 def _peaks(log_probs: NDArray[Any], classes: Sequence[int], spans: Sequence[tuple[int, int]]) -> list[float]:

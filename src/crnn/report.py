@@ -75,7 +75,10 @@ class Report:
     def write(self, evaluation: Evaluation) -> Path:
         """Write the four files; returns the page's path."""
         values = {"about": self.about} | evaluation.to_dict() | self.breakdown.to_dict()
-        _write(self.folder / "metrics.json", (json.dumps(values, ensure_ascii=False, indent=1) + "\n").encode())
+        _write(
+            self.folder / "metrics.json",
+            (json.dumps(values, ensure_ascii=False, indent=1) + "\n").encode("utf-8", "replace"),
+        )
         confusion = self.breakdown.confusion
         _write(self.folder / "confusion.png", cv2.imencode(".png", draw_matrix(confusion))[1].tobytes())
         page = self.folder / "report.html"
