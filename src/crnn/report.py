@@ -91,8 +91,9 @@ class Report:
         worst = sorted(self._worst, reverse=True)
         shown, seen = _matrix_characters(confusion)
         combined = evaluation.combined
+        left_out = combined.metrics.left_out
         notes = [
-            f"{combined.metrics.left_out} samples left out: under protocol {protocol} their label is empty.",
+            f"{left_out} samples are left out: under protocol {protocol} their label is empty." if left_out else "",
             f"{combined.unreadable} images that cannot be read count as wrong." if combined.unreadable else "",
             f"{combined.rejected} entries have no usable label." if combined.rejected else "",
         ]
