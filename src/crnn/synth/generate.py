@@ -126,7 +126,7 @@ def _photo(text: str, face: Face, rng: random.Random, smallest: int) -> tuple[np
         if thick > 0 or int(grown.sum()) * 2 > int(mask.sum()):  # hairlines would vanish
             mask = grown
     style = rng.random()
-    outlined, hollow = style < 0.2, 0.2 <= style < 0.24
+    outlined, hollow = style < 0.26, 0.26 <= style < 0.3
     layers = [mask]
     if outlined or hollow:
         layers.append(effects.thicken(mask, max(2, int(size * rng.uniform(0.05, 0.3)))))
