@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
 import tempfile
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -81,28 +77,27 @@ def _half(precision: str) -> bool:
 
 
 def _trace(model: torch.nn.Module, card: checkpoint.Card, path: Path) -> Any:
-    """The network as an ONNX graph, by way of a file at `path`."""
+    """The network as an ONNX graph, by way of a file at `path`.
+
+    By tracing: the exporter that captures programs (dynamo) takes the LSTM apart when it is called a second time in one
+    process, and then fails for any number of timesteps but the traced one (PyTorch 2.13).
+    """
     import onnx
 
     preprocessing = card.preprocessing
-    batch, quarter = torch.export.Dim("batch", min=1, max=4096), torch.export.Dim("quarter", min=2, max=4096)
-    with _quiet():
-        program = torch.onnx.export(
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
             model,
             (torch.zeros(2, preprocessing.channels, preprocessing.height, 64),),
-            dynamo=True,
+            str(path),
+            dynamo=False,
+            opset_version=17,
             input_names=["images"],
             output_names=["logits"],
-            verbose=False,
-            dynamic_shapes={"images": {0: batch, 3: preprocessing.stride * quarter}},
+            dynamic_axes={"images": {0: "batch", 3: "width"}, "logits": {0: "batch", 1: "timesteps"}},
         )
-        assert program is not None
-        program.save(str(path), external_data=False)
-    graph = onnx.load(str(path))
-    # The exporter notes the traced number of timesteps in places; the network itself takes any.
-    graph.graph.output[0].type.tensor_type.shape.dim[1].dim_param = "timesteps"
-    del graph.graph.value_info[:]
-    return graph
+    return onnx.load(str(path))
 
 
 def _store_half(graph: Any) -> None:
@@ -138,17 +133,3 @@ def _difference(model: torch.nn.Module, path: Path, card: checkpoint.Card) -> fl
         (logits,) = session.run(["logits"], {"images": images})
         worst = max(worst, float(np.abs(logits - expected).max()) if logits.shape == expected.shape else np.inf)
     return worst
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter tells its own story on every stream there is."""
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        logger = logging.getLogger("torch.onnx")
-        level = logger.level
-        logger.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            logger.setLevel(level)
