@@ -119,7 +119,8 @@ class Best(Callback):
             raw, plain = metrics.score(pairs, "raw"), metrics.score(pairs, "36")
             scores[name] = {"word_accuracy_36": plain.word_accuracy} | raw.to_dict()
             rates = {"word_accuracy_36": plain.word_accuracy, "word_accuracy": raw.word_accuracy, "cer": raw.cer}
-            line.append(f"{name} {plain.word_accuracy:.1%} (raw {raw.word_accuracy:.1%}, CER {raw.cer:.1%})")
+            latin = f", under protocol 36 {plain.word_accuracy:.1%}" if plain.samples else ""
+            line.append(f"{name} {raw.word_accuracy:.1%} right, CER {raw.cer:.1%}{latin}")
             if trainer.logger:
                 trainer.logger.log_metrics({f"{name}/{rate}": value for rate, value in rates.items()}, self.step)
         say(f"step {self.step}: " + ", ".join(line if len(self.names) > 1 else line[:1]))
