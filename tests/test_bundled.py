@@ -27,7 +27,7 @@ def test_the_examples_are_read(english):
     assert read[:2] == ["creditworthiness", "massaging"]
     assert (
         edit_distance(read[2], "pilasters") <= 1
-    )  # outlined oblique letters: still one wrong, see docs/experiments.md
+    )  # one is still wrong: docs/experiments.md
 
 
 def test_a_crop_reads_the_same_alone_in_a_batch_and_in_any_order(english):
