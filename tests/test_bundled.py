@@ -25,9 +25,7 @@ def english():
 def test_the_examples_are_read(english):
     read = [english.read(EXAMPLES / f"test_0{number}.jpg").text.lower() for number in (1, 2, 3)]
     assert read[:2] == ["creditworthiness", "massaging"]
-    assert (
-        edit_distance(read[2], "pilasters") <= 1
-    )  # one is still wrong: docs/experiments.md
+    assert edit_distance(read[2], "pilasters") <= 1  # one is still wrong: docs/experiments.md
 
 
 def test_a_crop_reads_the_same_alone_in_a_batch_and_in_any_order(english):
