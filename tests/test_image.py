@@ -325,3 +325,12 @@ def test_find_lists_images_and_nothing_else(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
     assert [str(p.relative_to(tmp_path)) for p in image.find(tmp_path)] == ["a.jpg", "b.PNG", "sub/c.tif"]
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif", ".bmp", ".gif", ".jp2", ".avif", ".ppm", ".pgm"])
+def test_a_limit_of_pixels_holds_before_decoding_in_every_format(suffix):
+    done, data = image.cv2.imencode(suffix, np.full((64, 100, 1 if suffix == ".pgm" else 3), 90, np.uint8))
+    assert done
+    assert image.load(data.tobytes(), max_pixels=6401).shape == (64, 100, 3)
+    with pytest.raises(ImageError, match=r"too large: 100x64 pixels, the limit is 0.0064 megapixels"):
+        image.load(data.tobytes(), max_pixels=6400)

@@ -33,6 +33,7 @@ SUFFIXES = (
 MAX_PIXELS = 100_000_000
 
 _JPEG_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")  # in entropy-coded data FF00 is a byte, D0-D7 are restarts
+_SIZE_BOX = re.compile(rb"\0\0\0\x16ihdr|\0\0\0\x14(ispe)\0{4}")  # height and width, or width and height, follow
 _EXIF = re.compile(b"exif", re.IGNORECASE)  # may turn the image
 _KNOWN_STARTS = re.compile(
     rb"\xff\xd8\xff|\x89PNG\r\n|GIF8[79]a|BM|II\*\0|MM\0\*|RIFF....WEBP|\0\0\0\x0cjP  |....ftypavi[fs]|P[1-7]\s",
@@ -68,16 +69,17 @@ class Preprocessing:
         return asdict(self)
 
 
-def load(source: ImageSource, name: str | None = None) -> Image:
+def load(source: ImageSource, name: str | None = None, max_pixels: int = MAX_PIXELS) -> Image:
     """Any image as RGB, uint8 (height, width, 3), upright, alpha over white; of several frames the first.
 
     `source` is a path, encoded bytes, a PIL image or an array: (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA of
     uint8, uint16, bool or floats from 0 to 1. ImageError says what is wrong, calling the image by `name` (its path).
+    Encoded images of `max_pixels` or more are refused before they are decoded.
     """
     if isinstance(source, (str, Path)):
-        return _decode(_read_bytes(Path(source)), name or str(source))
+        return _decode(_read_bytes(Path(source)), name or str(source), max_pixels)
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return _decode(bytes(source), name or "<bytes>")
+        return _decode(bytes(source), name or "<bytes>", max_pixels)
     if isinstance(source, np.ndarray):
         return _to_rgb(source, name or "<array>")
     if hasattr(source, "getexif") and hasattr(source, "convert"):
@@ -154,7 +156,7 @@ def _read_bytes(path: Path) -> bytes:
         raise ImageError(f"{path} cannot be read: {reason}") from None
 
 
-def _decode(data: bytes, name: str) -> Image:
+def _decode(data: bytes, name: str, max_pixels: int) -> Image:
     if not data:
         raise ImageError(f"{name} is empty (0 bytes)")
     if data.startswith(b"%PDF"):
@@ -165,7 +167,7 @@ def _decode(data: bytes, name: str) -> Image:
         width, height = _header(data, name)
     except (struct.error, IndexError):
         raise ImageError(f"{name} is damaged: its header is cut off") from None
-    _check_size(width, height, name)
+    _check_size(width, height, name, max_pixels)
     level = cv2_logging.setLogLevel(cv2_logging.LOG_LEVEL_SILENT)  # its complaints name no file; ours do
     try:
         pixels, kinds, blocks = cv2.imdecodeWithMetadata(np.frombuffer(data, np.uint8), flags=cv2.IMREAD_UNCHANGED)
@@ -202,7 +204,11 @@ def _header(data: bytes, name: str) -> tuple[int, int]:
     if data.startswith((b"II", b"MM")):
         tags = _tiff_tags(data)
         return tags.get(256, 1), tags.get(257, 1)
-    return 1, 1
+    if data.startswith(b"P"):
+        return _pnm_header(data)
+    # JPEG 2000 and AVIF: boxes, of which the one with the size may stand anywhere
+    sizes = [struct.unpack_from(">II", data, box.end())[:: box.lastindex or -1] for box in _SIZE_BOX.finditer(data)]
+    return max(sizes, key=math.prod, default=(1, 1))
 
 
 def _jpeg_header(data: bytes, name: str) -> tuple[int, int]:
@@ -215,8 +221,8 @@ def _jpeg_header(data: bytes, name: str) -> tuple[int, int]:
             return width, height
         if kind == 0x01:
             continue  # the one other marker without a length
-        if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):  # start of frame
-            height, width = struct.unpack_from(">HH", data, position + 3)
+        if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):  # start of frame; the largest, were there two
+            height, width = max((height, width), struct.unpack_from(">HH", data, position + 3), key=math.prod)
         position += struct.unpack_from(">H", data, position)[0]
     raise ImageError(f"{name} is a truncated JPEG: its end is missing, copy or download it again")
 
@@ -248,6 +254,14 @@ def _webp_header(data: bytes, name: str) -> tuple[int, int]:
     else:
         width, height = (value & 0x3FFF for value in struct.unpack_from("<HH", data, 26))
     return width, height
+
+
+def _pnm_header(data: bytes) -> tuple[int, int]:
+    if data.startswith(b"P7"):
+        sizes = dict(re.findall(rb"^(WIDTH|HEIGHT)\s+(\d{1,9})\b", data[:1000], re.MULTILINE))
+        return int(sizes.get(b"WIDTH", 1)), int(sizes.get(b"HEIGHT", 1))
+    found = re.match(rb"P[1-6](?:\s+|#.*\n)+(\d{1,9})(?:\s+|#.*\n)+(\d{1,9})\s", data)
+    return (int(found[1]), int(found[2])) if found else (1, 1)
 
 
 def _tiff_tags(data: bytes) -> dict[int, int]:
@@ -290,11 +304,11 @@ def _turn_avif(image: Image, data: bytes) -> Image:
     return np.ascontiguousarray(image)
 
 
-def _check_size(width: int, height: int, name: str) -> None:
+def _check_size(width: int, height: int, name: str, max_pixels: int = MAX_PIXELS) -> None:
     if width < 1 or height < 1:
         raise ImageError(f"{name} has no pixels ({width}x{height})")
-    if width * height >= MAX_PIXELS:
-        raise ImageError(f"{name} is too large: {width}x{height} pixels, the limit is {MAX_PIXELS // 10**6} megapixels")
+    if width * height >= max_pixels:
+        raise ImageError(f"{name} is too large: {width}x{height} pixels, the limit is {max_pixels / 1e6:g} megapixels")
 
 
 def _from_pil(image: Any, name: str) -> Image:

@@ -32,11 +32,18 @@ def load(model: str | Path = "en", engine: str = "openvino", **decoding: Any) ->
 
 
 @dataclass(frozen=True)
-class _Crop:
+class Crop:
+    """An image made ready for the network."""
+
     pixels: image.Image  # prepared
     width: int  # of the original, pixels
     height: int
     path: str | None
+
+    @property
+    def bucket(self) -> int:
+        """The padded width at which it is read; crops of one bucket are read together."""
+        return image.bucket(self.pixels.shape[1])
 
 
 class Recognizer:
@@ -59,36 +66,38 @@ class Recognizer:
 
     def read_batch(self, sources: Iterable[ImageSource]) -> list[Line]:
         """Read many, in their order; each answer is the one that `read` gives. The first bad image raises its error."""
-        return self._lines([self._crop(source) for source in sources])
+        return self.read_crops([self.crop(source) for source in sources])
 
     def read_many(self, sources: Iterable[ImageSource]) -> Iterator[tuple[ImageSource, Line | CrnnError]]:
         """Read any number, in their order, yielding (source, Line) or, for one that cannot be read, (source, error)."""
         sources = iter(sources)
         while chunk := list(islice(sources, READ_AHEAD)):
             tried = [self._try_crop(source) for source in chunk]
-            lines = iter(self._lines([crop for crop in tried if isinstance(crop, _Crop)]))
+            lines = iter(self.read_crops([crop for crop in tried if isinstance(crop, Crop)]))
             for source, crop in zip(chunk, tried, strict=True):
-                yield source, next(lines) if isinstance(crop, _Crop) else crop
+                yield source, next(lines) if isinstance(crop, Crop) else crop
 
-    def _crop(self, source: ImageSource) -> _Crop:
+    def crop(self, source: ImageSource, max_pixels: int = image.MAX_PIXELS) -> Crop:
+        """The first half of `read`: load an image, of less than `max_pixels`, and bring it to the model's height."""
         path = str(source) if isinstance(source, (str, Path)) else None
-        pixels = image.load(source)
+        pixels = image.load(source, max_pixels=max_pixels)
         try:
             prepared = image.prepare(pixels, self.preprocessing)
         except ImageError as error:
             raise ImageError(f"{path}: {error}") if path else error from None
-        return _Crop(prepared, pixels.shape[1], pixels.shape[0], path)
+        return Crop(prepared, pixels.shape[1], pixels.shape[0], path)
 
-    def _try_crop(self, source: ImageSource) -> _Crop | ImageError:
+    def _try_crop(self, source: ImageSource) -> Crop | ImageError:
         try:
-            return self._crop(source)
+            return self.crop(source)
         except ImageError as error:
             return error
 
-    def _lines(self, crops: Sequence[_Crop]) -> list[Line]:
+    def read_crops(self, crops: Sequence[Crop]) -> list[Line]:
+        """The second half: the answers are those of `read`, in the order of the crops, whatever their neighbours."""
         by_width: dict[int, list[int]] = defaultdict(list)
         for i, crop in enumerate(crops):
-            by_width[image.bucket(crop.pixels.shape[1])].append(i)
+            by_width[crop.bucket].append(i)
         lines: dict[int, Line] = {}
         for width, members in by_width.items():
             size = max(1, min(BATCH, BATCH_PIXELS // width))
@@ -109,7 +118,7 @@ class Recognizer:
             )
         return self.decoder(logits, [image.timesteps(crop.shape[1], stride) for crop in crops])
 
-    def _line(self, crop: _Crop, decoding: ctc.Decoding) -> Line:
+    def _line(self, crop: Crop, decoding: ctc.Decoding) -> Line:
         text = self.charset.decode(decoding.classes)
         rows, columns = crop.pixels.shape[:2]
         across, down = crop.width / columns, crop.height / rows  # pixels of the original a pixel of the prepared crop
