@@ -1,42 +1,65 @@
 #!/usr/bin/env bash
-# The one path to the bundled Chinese model: rendered lines in, src/crnn/weights/zh out. Starts from the bundled `en`.
+# The one path to the bundled Chinese model: rendered lines and real words in, src/crnn/weights/zh out. Starts from the
+# bundled `en`.
 #
 #   runs/zh.sh DATA [RUN]      resumes when called again
 #
-# DATA holds text/chi_sim.wordlist.txt, text/chi_sim.training_text.txt and fonts-chinese.txt with the Debian packages of
-# the faces: apt-get install --no-install-recommends $(cat fonts-chinese.txt). More faces: FONTS, a folder of them.
+# DATA holds text/chi_sim.training_text.txt, NAME_train.zip of the four sources of real English words below, and the
+# Debian packages of the faces: apt-get install --no-install-recommends $(cat fonts-chinese.txt fonts-latin.txt).
+# FONTS: a folder of more faces; the published model had those of the npm packages
+# @expo-google-fonts/{ma-shan-zheng,liu-jian-mao-cao,zhi-mang-xing,zcool-xiaowei,zcool-kuaile,zcool-qingke-huangyou,
+# noto-sans-sc,noto-serif-sc}. The texts need: pip install jieba
 set -euo pipefail
 data=$(realpath "${1:?usage: runs/zh.sh DATA [RUN]}")
 run=${2:-runs/out/zh}
 cd "$(dirname "$0")/.."
 crnn=${CRNN:-.venv/bin/crnn}
+python=$(dirname "$(command -v "$crnn")")/python
 
-# Number 2 of Noto's and number 0 of Arphic's collections are the mainland's forms.
+# Number 2 of Noto's and number 0 of Arphic's collections are the mainland's forms. The faces of the validation,
+# wqy-microhei and gbsn00lp, are not among them.
 system=/usr/share/fonts
 fonts=("$system"/opentype/noto/Noto{Sans,Serif}CJK-{Regular,Bold}.ttc#2
-    "$system"/truetype/arphic/{ukai,uming}.ttc#0 "$system"/truetype/wqy/{wqy-zenhei,wqy-microhei}.ttc#0
-    "$system"/truetype/arphic-{gbsn00lp,gkai00mp} "$system"/truetype/{lxgw-wenkai,smiley-sans,babelstone}
-    ${FONTS:+"$FONTS"})
+    "$system"/truetype/arphic/{ukai,uming}.ttc#0 "$system"/truetype/wqy/wqy-zenhei.ttc#0
+    "$system"/truetype/{arphic-gkai00mp,lxgw-wenkai,smiley-sans,babelstone} "$run-latin" ${FONTS:+"$FONTS"})
+unseen=("$system"/truetype/wqy/wqy-microhei.ttc "$system"/truetype/arphic-gbsn00lp)
 
-mkdir -p "$(dirname "$run")"
+mkdir -p "$run-latin"
+mapfile -t packages < <(tr ' ' '\n' <"$data/fonts-latin.txt")
+dpkg -L "${packages[@]}" | grep -iE '\.(ttf|otf)$' | while read -r face; do
+    ln -sf "$face" "$run-latin/${face//\//_}"
+done
+[[ -d $run-text ]] || "$python" runs/chinese.py "$data/text" "$run-text"
+
+# "all": every look; "document": dark on light, as scanned.
+valid() { # NAME COUNT [LOOKS]
+    [[ -f $run-$1/labels.tsv ]] || "$crnn" synth "$run-$1" --preset zh ${3:+--set "$3"} --count "$2" --seed 77 \
+        --corpus "$run-text/words.txt" --corpus "$run-text/valid.txt" "${unseen[@]/#/--fonts=}"
+}
+valid all 5000
+valid document 2500 'synth.looks={ scan = 1.0 }'
+
 {
+    echo "train = ["
+    for each in "iiit5k 3 false" "icdar15 3 false" "funsd 3 false" "sroie 2 true"; do
+        read -r name weight fold <<<"$each"
+        echo "  { path = \"$data/${name}_train.zip\", split = \"train\", weight = $weight, fold_case = $fold },"
+    done
+    echo "]"
+    echo "valid = [{ path = \"$run-document\" }, { path = \"$data/iiit5k_train.zip\", split = \"valid\" }]"
     echo "[synth]"
-    echo "corpus = [\"$data/text/chi_sim.wordlist.txt\", \"$data/text/chi_sim.training_text.txt\"]"
+    echo "corpus = [\"$run-text/words.txt\", \"$run-text/train.txt\"]"
     printf 'fonts = ['
     printf '"%s", ' "${fonts[@]}"
     echo "]"
 } >"$run.toml"
 
-if [[ ! -f $run-valid/labels.tsv ]]; then
-    # Another seed and, with FONTS_VALID, faces that training does not see.
-    "$crnn" synth "$run-valid" --preset zh --count 2000 --seed 77 --corpus "$data/text/chi_sim.wordlist.txt" \
-        --corpus "$data/text/chi_sim.training_text.txt" --fonts "${FONTS_VALID:-$system/truetype/hanazono/HanaMinA.ttf}"
-fi
 if [[ -f $run/last.ckpt && ! -f $run/model.onnx ]]; then
     "$crnn" train --resume --output "$run"
 elif [[ ! -f $run/model.onnx ]]; then
-    "$crnn" train --preset zh --config "$run.toml" --valid "$run-valid" --output "$run"
+    "$crnn" train --preset zh --config "$run.toml" --output "$run"
 fi
 "$crnn" export "$run" src/crnn/weights/zh --precision fp16
 (cd src/crnn/weights && sha256sum */model.onnx >SHA256SUMS)
-"$crnn" evaluate "$run-valid" --model zh
+"$crnn" evaluate "$run-all" "$run-document" --model zh --protocol raw
+"$crnn" evaluate "$data/iiit5k_train.zip" --split valid --model zh

@@ -1,6 +1,8 @@
 """The renderer: true labels, true places, the same crops from the same seed."""
 
 import random
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -61,14 +63,31 @@ def test_every_look_gives_a_crop_whose_boxes_lie_in_it_from_left_to_right():
 
 
 def test_all_ink_of_a_string_lies_in_the_boxes_of_its_characters():
-    face = find_faces([FONTS], Charset(ENGLISH))[0]
-    for spacing in (0.0, 3.5):
-        drawing = draw("Quick fox, 42!", face, 40, spacing)
+    face, other = find_faces([FONTS], Charset(ENGLISH))[:2]
+    cases = [(0.0, True, None), (3.5, True, None), (0.0, False, None), (0.0, True, other)]
+    for spacing, smooth, latin in cases:
+        drawing = draw("Quick fox, 42!", replace(face, latin=latin), 40, spacing, smooth)
+        assert smooth or set(np.unique(drawing.mask)) == {0, 255}
         outside = drawing.mask.copy()
         for left, top, right, bottom in drawing.boxes:
             outside[int(top) - 1 : int(bottom) + 2, int(left) - 1 : int(right) + 2] = 0
         assert drawing.mask.max() == 255
         assert outside.max() == 0
+
+
+def test_latin_letters_can_have_a_face_of_their_own():
+    face, other = find_faces([FONTS], Charset(ENGLISH))[:2]
+    mixed = replace(face, latin=other)
+    assert np.array_equal(draw("Ab", mixed, 40).mask, draw("Ab", other, 40).mask)
+    assert mixed.drawing("国") is mixed and mixed.drawing("A") is other
+
+
+def test_lines_of_any_characters_show_all_of_a_charset_equally_often():
+    corpus = Corpus(Charset(ENGLISH), WORDS, mix={"characters": 1.0}, max_length=12)
+    rng = random.Random(3)
+    counts = Counter("".join(corpus.sample(rng) for _ in range(3000)))
+    assert set(ENGLISH) - {" "} == set(counts)
+    assert max(counts.values()) < 2 * min(counts.values())
 
 
 def test_bending_moves_the_boxes_with_the_ink():

@@ -231,6 +231,10 @@ def synth(
     corpus: Annotated[
         list[str] | None, typer.Option(metavar="FILE", help="Text file (repeatable); else frequent English words.")
     ] = None,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, as synth.max_length=12 (repeatable)."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same crops.")] = 0,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; else one per core.")] = None,
 ) -> None:
@@ -244,6 +248,7 @@ def synth(
     chosen = {"fonts": fonts, "corpus": corpus}
     config = load_config(
         preset,
+        overrides=sets or (),
         charset=charset or (None if preset else "english"),
         synth={"share": 1.0} | {name: value for name, value in chosen.items() if value},
     )

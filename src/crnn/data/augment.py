@@ -41,6 +41,10 @@ def add_noise(image: np.ndarray, rng: random.Random, most: float = 22.0) -> np.n
     return np.clip(image + grain * strength, 0, 255).astype(np.uint8)
 
 
+# Rows of pixels below which Latin letters cannot be read; scripts of more strokes need more.
+LEAST_ROWS = 9.0
+
+
 def blur(image: np.ndarray, rng: random.Random, most: float = 0.055) -> np.ndarray:
     """Out of focus; sigma up to `most` of the height."""
     sigma = 0.2 + most * image.shape[0] * rng.random() ** 1.5
@@ -58,7 +62,7 @@ def motion_blur(image: np.ndarray, rng: random.Random, most: float = 0.22) -> np
     return cv2.filter2D(image, -1, kernel / kernel.sum(), borderType=cv2.BORDER_REPLICATE)
 
 
-def lower_resolution(image: np.ndarray, rng: random.Random, least: float = 9.0) -> np.ndarray:
+def lower_resolution(image: np.ndarray, rng: random.Random, least: float = LEAST_ROWS) -> np.ndarray:
     """Fewer pixels and back: never under `least` rows."""
     height, width = image.shape[:2]
     factor = rng.uniform(min(1.0, least / height), 0.9)
@@ -66,6 +70,12 @@ def lower_resolution(image: np.ndarray, rng: random.Random, least: float = 9.0) 
     down = cv2.INTER_AREA if rng.random() < 0.6 else cv2.INTER_LINEAR
     up = rng.choice((cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_NEAREST if factor > 0.6 else cv2.INTER_LINEAR))
     return cv2.resize(cv2.resize(image, small, interpolation=down), (width, height), interpolation=up)
+
+
+def enlarge(image: np.ndarray, rng: random.Random, factor: float) -> np.ndarray:
+    """More pixels than were taken: blocks, smooth or sharpened."""
+    size = (max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor)))
+    return cv2.resize(image, size, interpolation=rng.choice((cv2.INTER_NEAREST, cv2.INTER_LINEAR, cv2.INTER_CUBIC)))
 
 
 def jpeg(image: np.ndarray, rng: random.Random, worst: int = 18) -> np.ndarray:
@@ -88,17 +98,18 @@ def shade(image: np.ndarray, rng: random.Random, depth: float = 0.6) -> np.ndarr
     return np.clip(image * light[..., None], 0, 255).astype(np.uint8)
 
 
-def degrade(image: np.ndarray, rng: random.Random, strength: float = 1.0) -> np.ndarray:
-    """A random chain of the above; strength scales how often each one strikes."""
+def degrade(image: np.ndarray, rng: random.Random, strength: float = 1.0, least: float = LEAST_ROWS) -> np.ndarray:
+    """A random chain of the above; strength scales how often each one strikes, `least` how much detail must survive."""
+    fine = LEAST_ROWS / least
     if rng.random() < 0.18 * strength:
         image = shade(image, rng)
     if rng.random() < 0.30 * strength:
-        image = lower_resolution(image, rng)
+        image = lower_resolution(image, rng, least)
     pick = rng.random()
     if pick < 0.35 * strength:
-        image = blur(image, rng)
+        image = blur(image, rng, 0.055 * fine)
     elif pick < 0.45 * strength:
-        image = motion_blur(image, rng)
+        image = motion_blur(image, rng, 0.22 * fine)
     if rng.random() < 0.45 * strength:
         image = add_noise(image, rng)
     if rng.random() < 0.35 * strength:

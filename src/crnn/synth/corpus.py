@@ -52,6 +52,7 @@ class Corpus:
             "punctuated": self._punctuated,
             "sentence": self._sentence,
             "random": self._random,
+            "characters": self._characters,
             "digits": lambda rng: _digits(rng, rng.randint(1, 8)),
         }
         if unknown := sorted(set(mix) - set(makers)):
@@ -155,13 +156,14 @@ class Corpus:
         """Words of a script without spaces, one after the other, with its punctuation."""
         length = rng.randint(1, self.max_length)
         text = ""
+        spaced = rng.random() < 0.5  # Latin words and numbers stand off from the script or do not
         while len(text) < length:
             word = self._plain(rng) if rng.random() < 0.88 else rng.choice((_number, _code))(rng)
-            if text and text[-1].isascii() and text[-1].isalnum() and word[0].isascii():
+            if text and text[-1].isascii() + word[0].isascii() >= (1 if spaced else 2) and not text.endswith(" "):
                 text += " "
             text += word
             if rng.random() < 0.18:
-                text += rng.choice("，，，，。。、、：；！？…—·")
+                text += rng.choice("，，，，，，。。。。、、、：：；！？…—·:/-.,")
             elif rng.random() < 0.06:
                 text += rng.choice(("《{}》", "（{}）", "“{}”", "({})", "[{}]", "「{}」")).format(self._plain(rng))
         return text[:length]
@@ -186,6 +188,10 @@ class Corpus:
             return rng.choice(symbols)
         length = rng.randint(2, 8)
         return "".join(rng.choice(symbols) for _ in range(length))
+
+    def _characters(self, rng: random.Random) -> str:
+        # Charsets of thousands: a line of any of them is a dozen rare ones for the price of one crop.
+        return "".join(rng.choice(self._symbols) for _ in range(rng.randint(2, self.max_length)))
 
 
 def _recase(word: str, rng: random.Random) -> str:

@@ -20,10 +20,11 @@ from crnn.errors import DataError
 from crnn.synth import effects
 from crnn.synth.corpus import Corpus
 from crnn.synth.fonts import Face, find_faces
-from crnn.synth.render import Drawing, Pose, bend, draw, place, random_margins, random_pose
+from crnn.synth.render import Drawing, Pose, bend, cut, draw, place, random_margins, random_pose
 
 # How often each look is drawn; presets override it.
 DEFAULT_LOOKS = {"photo": 0.64, "scan": 0.24, "screen": 0.12}
+LATIN_BESIDE = 0.4  # of the texts in two scripts, how many have their Latin letters in a face of their own
 CHUNK = 100  # crops that a process renders and hands over together
 
 
@@ -91,8 +92,16 @@ class Renderer:
         for _ in range(8):
             face = self.faces[rng.choice(candidates)]
             if face.covers(text):
-                return face
+                return self._with_latin(face, text, rng)
         return None
+
+    def _with_latin(self, face: Face, text: str, rng: random.Random) -> Face:
+        """Books set foreign words in a Latin face beside the script's own."""
+        latin = {c for c in text if c.isascii() and not c.isspace()}
+        if not latin or text.isascii() or rng.random() > LATIN_BESIDE:
+            return face
+        other = self.faces[rng.choice(self._having[min(latin, key=lambda c: len(self._having[c]))])]
+        return replace(face, latin=other) if other.characters >= latin else face
 
 
 def _draw(text: str, face: Face, size: int, rng: random.Random, loose: float) -> Drawing:
@@ -110,6 +119,10 @@ def _size_for(height: int, rng: random.Random, detail: float) -> int:
 def _height(rng: random.Random, least: int, most: int) -> int:
     """Small sizes as often as large ones, on a logarithmic scale."""
     return int(math.exp(rng.uniform(math.log(least), math.log(max(least, most)))))
+
+
+def _least_rows(smallest: int) -> float:
+    return max(augment.LEAST_ROWS, 0.75 * smallest)
 
 
 def _photo(text: str, face: Face, rng: random.Random, smallest: int) -> tuple[np.ndarray, np.ndarray]:
@@ -169,7 +182,7 @@ def _photo(text: str, face: Face, rng: random.Random, smallest: int) -> tuple[np
             (-0.5, 0.5)
         )
     image = np.clip(image, 0, 255).astype(np.uint8)
-    return augment.degrade(image, rng), boxes
+    return augment.degrade(image, rng, least=_least_rows(smallest)), boxes
 
 
 def _scan(text: str, face: Face, rng: random.Random, smallest: int) -> tuple[np.ndarray, np.ndarray]:
@@ -206,14 +219,14 @@ def _scan(text: str, face: Face, rng: random.Random, smallest: int) -> tuple[np.
     image = np.clip(effects.paint(ground, letters, ink_colour), 0, 255).astype(np.uint8)
     pick = rng.random()
     if pick < 0.45:
-        image = augment.blur(image, rng, 0.05)
+        image = augment.blur(image, rng, 0.05 * augment.LEAST_ROWS / _least_rows(smallest))
     if rng.random() < 0.35:
-        image = augment.lower_resolution(image, rng)
+        image = augment.lower_resolution(image, rng, _least_rows(smallest))
     if rng.random() < 0.35:
         image = augment.add_noise(image, rng, 30)
     if rng.random() < 0.15:
         image = effects.speckle(image, augment.noise(shape, rng), rng)
-    if rng.random() < 0.2 and height >= 15:  # fax: two levels
+    if rng.random() < 0.2 and height >= 1.5 * smallest:  # fax: two levels
         level = (paper + ink) / 2 + rng.uniform(-35, 35)
         image = np.where(image > level, 255, 0).astype(np.uint8)
         if rng.random() < 0.6:
@@ -227,19 +240,30 @@ def _scan(text: str, face: Face, rng: random.Random, smallest: int) -> tuple[np.
 
 def _screen(text: str, face: Face, rng: random.Random, smallest: int) -> tuple[np.ndarray, np.ndarray]:
     """User interfaces and born-digital pictures: exact pixels, small sizes, any two colours, gradients."""
-    height = rng.randint(smallest, max(30, smallest))
-    drawing = draw(text, face, max(10, int(height * 1.3) // 2 * 2))
-    pose = Pose(margins=random_margins(rng, 0.0, 0.25))
-    placed, boxes = place(drawing.mask, drawing.boxes, pose, height, 40 * height)
+    letters = None
+    if rng.random() < 0.5:
+        # As a toolkit draws it: whole pixels, at the sizes of menus and captions, smoothed or not.
+        size = rng.randint(max(10, smallest * 2 // 3), 24)
+        letters, boxes = cut(draw(text, face, size, smooth=rng.random() < 0.75), rng, size)
+    if letters is None or letters.shape[0] < 10:
+        height = rng.randint(smallest, max(30, smallest))
+        drawing = draw(text, face, max(10, int(height * 1.3) // 2 * 2))
+        pose = Pose(margins=random_margins(rng, 0.0, 0.25))
+        placed, boxes = place(drawing.mask, drawing.boxes, pose, height, 40 * height)
+        letters = placed[..., 0]
     ink, ground_colour = effects.random_colours(rng, 55)
-    ground = np.empty((*placed.shape[:2], 3), np.float32)
+    ground = np.empty((*letters.shape, 3), np.float32)
     ground[:] = ground_colour
     if rng.random() < 0.3:
         ramp = np.linspace(-1, 1, ground.shape[0], dtype=np.float32)[:, None, None]
         ground += ramp * rng.uniform(-30, 30)
     if rng.random() < 0.15:
         effects.rules(ground, rng, ink)
-    image = np.clip(effects.paint(ground, placed[..., 0], ink), 0, 255).astype(np.uint8)
+    image = np.clip(effects.paint(ground, letters, ink), 0, 255).astype(np.uint8)
+    if letters.shape[0] < 32 and rng.random() < 0.35:  # a screenshot shown larger than it was taken
+        factor = rng.uniform(1.2, 2.5)
+        image = augment.enlarge(image, rng, factor)
+        boxes = boxes * np.float32(factor)
     if rng.random() < 0.4:
         image = augment.jpeg(image, rng, 30)
     if rng.random() < 0.25:

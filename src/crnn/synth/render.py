@@ -30,11 +30,15 @@ def _glyph_box(path: str, index: int, size: int, character: str) -> tuple[float,
     return (*font.getbbox(character, anchor="ls"), font.getlength(character))
 
 
-def draw(text: str, face: Face, size: int, spacing: float = 0.0) -> Drawing:
-    """The string on one base line at `size` pixels per em, `spacing` extra pixels between the characters."""
+def draw(text: str, face: Face, size: int, spacing: float = 0.0, smooth: bool = True) -> Drawing:
+    """The string on one base line at `size` pixels per em, `spacing` extra pixels between the characters.
+
+    Not `smooth`: every pixel is ink or none, as small type on old screens.
+    """
     font = open_font(face.path, face.index, size)
-    glyphs = np.array([_glyph_box(face.path, face.index, size, c) for c in text], np.float32)
-    if spacing == 0.0 and len(text) <= 16:
+    drawn_by = [face.drawing(c) for c in text]
+    glyphs = np.array([_glyph_box(f.path, f.index, size, c) for f, c in zip(drawn_by, text, strict=True)], np.float32)
+    if spacing == 0.0 and len(text) <= 16 and face.latin is None:
         pens = np.array([font.getlength(text[:i]) for i in range(len(text))], np.float32)  # with kerning
     else:
         pens = np.concatenate([[0.0], np.cumsum(glyphs[:-1, 4] + spacing)]).astype(np.float32)
@@ -49,11 +53,12 @@ def draw(text: str, face: Face, size: int, spacing: float = 0.0) -> Drawing:
     right, bottom = math.ceil(boxes[:, 2].max()) + pad, math.ceil(boxes[:, 3].max()) + pad
     image = Image.new("L", (max(1, right - left), max(1, bottom - top)))
     canvas = ImageDraw.Draw(image)
-    if spacing == 0.0:
+    canvas.fontmode = "L" if smooth else "1"
+    if spacing == 0.0 and face.latin is None:
         canvas.text((-left, -top), text, 255, font, anchor="ls")
     else:
-        for pen, c in zip(pens, text, strict=True):
-            canvas.text((float(pen) - left, -top), c, 255, font, anchor="ls")
+        for pen, f, c in zip(pens, drawn_by, text, strict=True):
+            canvas.text((float(pen) - left, -top), c, 255, open_font(f.path, f.index, size), anchor="ls")
     boxes -= np.array([left, top, left, top], np.float32)
     return Drawing(np.array(image), boxes)
 
@@ -123,6 +128,16 @@ def random_pose(rng: random.Random, strength: float) -> Pose:
         perspective=tuple(rng.uniform(-jitter, jitter) for _ in range(8)) if jitter else (0.0,) * 8,
         margins=random_margins(rng, -0.04, loose),
     )
+
+
+def cut(drawing: Drawing, rng: random.Random, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The drawing's own pixels, cut around the ink with up to a quarter of `size` on each side: mask (H, W), boxes."""
+    left, top = np.floor(drawing.boxes[:, :2].min(0)).astype(int)
+    right, bottom = np.ceil(drawing.boxes[:, 2:].max(0)).astype(int)
+    room = max(1, size // 4)
+    left, top = max(0, left - rng.randint(0, room)), max(0, top - rng.randint(0, room))
+    right, bottom = right + rng.randint(0, room), bottom + rng.randint(0, room)
+    return drawing.mask[top:bottom, left:right], drawing.boxes - np.array([left, top, left, top], np.float32)
 
 
 def place(
