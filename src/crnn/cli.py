@@ -443,7 +443,7 @@ def train(
         list[str] | None, typer.Option(metavar="SOURCE", help="Labelled images to validate on; else a tenth of --data.")
     ] = None,
     preset: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Start from these settings: en, finetune or tiny.")
+        str | None, typer.Option(metavar="NAME", help="Start from these settings: en, zh, finetune, tiny or paper.")
     ] = None,
     config: Annotated[Path | None, typer.Option(metavar="FILE", help="TOML file with settings.")] = None,
     sets: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="One setting, a.b=c.")] = None,
@@ -454,21 +454,37 @@ def train(
         Path | None, typer.Option("--output", "-o", metavar="DIR", help="Folder of the run and the model.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --output.")] = False,
+    devices: Annotated[
+        int | None, typer.Option(help="GPUs (or CPU processes) of this machine; else all GPUs, or one process.")
+    ] = None,
+    nodes: Annotated[int | None, typer.Option(help="Machines; run the same command on each.")] = None,
+    rendezvous: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Where several machines meet: the first one.")
+    ] = "",
+    overfit: Annotated[
+        int | None, typer.Option(metavar="N", help="Learn N samples by heart, to see that it can learn at all.")
+    ] = None,
+    find_learning_rate: Annotated[
+        bool,
+        typer.Option("--find-learning-rate", help="Print the rate at which the loss falls fastest; train nothing."),
+    ] = False,
 ) -> None:
     """Train a reader; the folder of the run then is a model for every other command.
 
-    With --resume, the run goes on with the settings that it was started with.
+    With --resume, the run goes on with the settings that it was started with; --devices and --nodes may be others.
     """
     from crnn.config import load_config
 
     if resume:
         if output is None:
             raise ConfigError("--resume needs --output: the folder of the run to go on with")
-        if data or valid or preset or config or sets or init:
-            raise ConfigError("--resume takes the settings the run was started with: leave out all but --output")
+        if data or valid or preset or config or sets or init or overfit or find_learning_rate:
+            raise ConfigError(
+                "--resume takes the settings the run was started with: leave out all but --output, --devices, --nodes"
+            )
         settings = load_config(file=output / "config.toml", output=str(output))
     else:
-        split = None if valid else "train"
+        split = None if valid or overfit else "train"
         held_out = (
             [{"path": path} for path in valid] if valid else [{"path": path, "split": "valid"} for path in data or ()]
         )
@@ -480,10 +496,21 @@ def train(
             valid=held_out or None,
             init=init,
             output=None if output is None else str(output),
+            devices=devices,
+            nodes=nodes,
+            overfit=overfit,
         )
     with _training_packages("training"):
         from crnn import training
-    training.train(settings, resume)
+    if find_learning_rate:
+        rate, tried = training.find_learning_rate(settings)
+        for step in range(0, len(tried), 10):
+            print("rate {:.1e}  loss {:.3f}".format(*tried[step]), file=sys.stderr)
+        print(f"--set optimiser.learning_rate={rate:.1e}")
+        return
+    if resume and (devices or nodes):
+        settings = training.on_devices(settings, devices or settings.devices or 1, nodes or settings.nodes)
+    training.train(settings, resume, rendezvous)
 
 
 # ---- export ----------------------------------------------------------------------------------------------------------

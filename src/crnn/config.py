@@ -36,6 +36,7 @@ class SynthConfig:
     looks: dict[str, float] = field(default_factory=dict)  # see synth/generate.py
     max_length: int = 40  # characters
     smallest: int = 10  # pixels of height of a crop, before it is scaled to the model's
+    replay: bool = False  # draw only characters that the model in `init` knows, so that it does not forget them
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,14 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class OptimiserConfig:
-    learning_rate: float = 1.5e-3  # at the top of the schedule
+    name: str = "adamw"  # or "sgd"
+    learning_rate: float = 1.5e-3  # at the top of the schedule, for an update made of one batch
+    batch_rule: str = "auto"  # how it grows with the batches of an update: "linear", "sqrt", "none"; see optimiser.py
+    schedule: str = "cosine"  # or "onecycle", "exponential", "constant"
+    momentum: float = 0.9  # of sgd
     weight_decay: float = 0.02
-    warmup: int = 500  # steps
-    final: float = 0.01  # part of the learning rate that is left at the end of the cosine
+    warmup: int = 500  # steps; onecycle has its own
+    final: float = 0.01  # part of the learning rate that is left at the end of the schedule
     clip: float = 5.0  # norm of the gradient
     ema: float = 0.999  # decay of the averaged weights, which are validated and published; 0 turns it off
 
@@ -70,12 +75,24 @@ class TrainConfig:
     init: str = ""  # bundled model or model folder whose weights to start from
     steps: int = 2000  # updates in all
     column_steps: int = 0  # of these, how many first learn each column from the rendered character under it
-    batch: int = 64  # crops
-    workers: int = 1  # processes that render and load
+    batch: int = 64  # crops that a device sees at once; a quarter of them where they are wide
+    accumulate: int = 1  # batches of each device whose gradients make one update
+    devices: int = (
+        0  # processes on this machine, each with a GPU or, without any, CPU cores; 0: all GPUs, or one process
+    )
+    nodes: int = 1  # machines
+    workers: int = 1  # processes that render and load, for each device
     seed: int = 0
     precision: str = "auto"  # auto: bf16 where the hardware has it; "32", "bf16", "16"
     validate_every: int = 500  # steps
     checkpoint_every: int = 500  # steps between the checkpoints that --resume goes on from
+    log_every: int = 10  # steps between the lines of log.jsonl
+    patience: int = 0  # validations in a row without a lower CER that end the run; 0: all steps
+    freeze: tuple[str, ...] = ()  # stages of the network that keep the weights of `init`: backbone, sequence, head
+    overfit: int = 0  # learn only so many samples by heart, to see that data and settings can be learnt at all
+    old_skills: int = (
+        0  # rendered crops of the characters of `init` that are read before and after, to see what was lost
+    )
     max_rejected: float = 0.05  # part of the labelled samples that may be unusable before the run refuses to start
     train: tuple[SourceConfig, ...] = ()
     valid: tuple[SourceConfig, ...] = ()
@@ -84,9 +101,12 @@ class TrainConfig:
     optimiser: OptimiserConfig = OptimiserConfig()
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "validate_every", "checkpoint_every"):
+        for name in ("steps", "batch", "accumulate", "nodes", "validate_every", "checkpoint_every", "log_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} = {getattr(self, name)} is impossible: it must be 1 or more")
+        for name in ("devices", "workers", "column_steps", "patience", "overfit", "old_skills"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} = {getattr(self, name)} is impossible: it must be 0 or more")
         if not 0.0 <= self.synth.share <= 1.0:
             raise ConfigError(f"synth.share = {self.synth.share} is impossible: it is a part, from 0 to 1")
         if self.column_steps and not self.synth.share:
@@ -101,10 +121,54 @@ class TrainConfig:
             raise ConfigError(f"precision {self.precision!r} does not exist: choose auto, 32, bf16 or 16")
         if not self.train and not self.synth.share:
             raise ConfigError("nothing to train on: give --data FOLDER, or set synth.share above 0")
+        self._check_choices()
+        self._check_init()
+        if self.patience and not (self.valid or self.overfit):
+            raise ConfigError(
+                f"patience = {self.patience} waits for better validations, and there are none: add --valid"
+            )
         if self.charset == "auto" and not self.train:
             raise ConfigError('charset = "auto" takes the characters of the labels, and there are none: name a charset')
         if self.charset == "extend" and not self.init:
             raise ConfigError('charset = "extend" extends that of the initial model, and there is none: give --init')
+
+    def _check_choices(self) -> None:
+        chosen = self.optimiser
+        for name, value, choices in (
+            ("optimiser.name", chosen.name, ("adamw", "sgd")),
+            ("optimiser.schedule", chosen.schedule, ("cosine", "onecycle", "exponential", "constant")),
+            ("optimiser.batch_rule", chosen.batch_rule, ("auto", "linear", "sqrt", "none")),
+            *(("freeze", stage, ("backbone", "sequence", "head")) for stage in self.freeze),
+        ):
+            if value not in choices:
+                raise ConfigError(
+                    f"{name} = {value!r} does not exist: choose {', '.join(choices[:-1])} or {choices[-1]}"
+                )
+        if not chosen.learning_rate > 0:
+            raise ConfigError(f"optimiser.learning_rate = {chosen.learning_rate} is impossible: it must be above 0")
+        if not 0.0 <= chosen.ema < 1.0:
+            raise ConfigError(f"optimiser.ema = {chosen.ema} is impossible: it is from 0 (off) to below 1")
+        if not 0.0 <= chosen.final <= 1.0 or (chosen.schedule == "exponential" and not chosen.final):
+            raise ConfigError(
+                f"optimiser.final = {chosen.final} is impossible: it is a part, from 0 (above 0 where the schedule is "
+                "exponential) to 1"
+            )
+
+    def _check_init(self) -> None:
+        """What needs a model to start from."""
+        for name, value in (
+            ("freeze", self.freeze),
+            ("old_skills", self.old_skills),
+            ("synth.replay", self.synth.replay),
+        ):
+            if value and not self.init:
+                raise ConfigError(
+                    f"{name} is about the model that training starts from, and there is none: give --init"
+                )
+        if len(set(self.freeze)) == 3:
+            raise ConfigError("freeze names every stage of the network: nothing is left to train")
+        if self.synth.replay and self.column_steps:
+            raise ConfigError("column_steps teach a new network, synth.replay keeps an old one: set one of them to 0")
 
 
 def presets() -> list[str]:

@@ -4,39 +4,62 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import os
+import platform
+import shlex
 import shutil
 import sys
+import tempfile
 import types
 import warnings
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.plugins.environments import LightningEnvironment
-from torch import Tensor
-from torch.nn import functional
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.strategies import DDPStrategy
+from rapidfuzz.distance import Levenshtein
 
-from crnn import checkpoint, ctc, pretrained
-from crnn.callbacks import Best, Progress, Stop, say
+from crnn import checkpoint, metrics, pretrained
+from crnn.callbacks import Best, Decoded, Progress, Stop, say
 from crnn.charset import Charset, named
 from crnn.config import SourceConfig, TrainConfig, to_toml
 from crnn.data.check import screen
-from crnn.data.loader import NO_TARGET, Batch, Batches, Mixture, Part, in_order
+from crnn.data.loader import Part
 from crnn.data.sources import Source, Subset, open_source
-from crnn.errors import DataError
+from crnn.devices import LAUNCHED, Ranks, count_devices, find_ranks, launch, synced
+from crnn.errors import ConfigError, CrnnError, DataError
 from crnn.image import Preprocessing
+from crnn.journal import Journal, write_page
+from crnn.learner import Learner, Shown, read_shown, read_source
 from crnn.model import CRNN, STRIDE, Architecture
+from crnn.optimiser import growth
 
 CHECKPOINT = "last.ckpt"
+OVERFIT_STEPS = 600  # of --overfit, at most; it ends when all is read right
+WORST = 40  # validation samples in training.html
 # TensorBoard loads all of TensorFlow where that is installed, for ten seconds, unless this marker says not to.
 sys.modules.setdefault("tensorboard.compat.notf", types.ModuleType("notf"))
+
+
+@dataclass(frozen=True)
+class OldSkills:
+    """Part of the rendered crops of the initial model's characters that is read right, before and after training."""
+
+    before: float
+    after: float
+    samples: int
+
+    def __str__(self) -> str:
+        return (
+            f"old skills: of {self.samples} rendered crops of the initial model's characters {self.before:.1%} were "
+            f"read right before, {self.after:.1%} after"
+        )
 
 
 @dataclass(frozen=True)
@@ -44,248 +67,405 @@ class Result:
     """Where the model is and what the last validation said, by source name."""
 
     folder: Path
-    scores: dict[str, dict[str, Any]]
+    scores: dict[str, dict[str, Any]] = field(default_factory=dict)
+    old_skills: OldSkills | None = None
 
 
-def train(config: TrainConfig, resume: bool = False) -> Result:
-    """Trains and writes config.output: model.json, weights.safetensors, model.onnx, config.toml, last.ckpt, logs.
+def train(config: TrainConfig, resume: bool = False, rendezvous: str = "") -> Result:
+    """Trains and writes config.output: model.json, weights.safetensors, model.onnx, training.html; config.toml,
+    command.txt, last.ckpt, log.jsonl and logs/ for TensorBoard.
 
-    With `resume`, goes on from last.ckpt in config.output. Raises DataError, ConfigError or ModelError before the first
-    step when the data, the settings or the initial model do not fit.
+    With `resume`, goes on from last.ckpt in config.output. Several devices are processes of their own: started here,
+    unless torchrun, Slurm or the like did; `rendezvous` is HOST:PORT of the first of several machines. Raises
+    DataError, ConfigError or ModelError before the first step when the data, the settings or the initial model do not
+    fit, and a CrnnError that says what to do when the run breaks later.
     """
-    from crnn.export import export_onnx
-
     folder = Path(config.output)
     last = folder / CHECKPOINT
+    ranks = find_ranks()
     if resume and not last.is_file():
         raise DataError(f"{last} does not exist: there is nothing to resume; leave out --resume")
-    if not resume and (last.exists() or (folder / "weights.safetensors").exists()):
+    if not resume and LAUNCHED not in os.environ and (last.exists() or (folder / "weights.safetensors").exists()):
         raise DataError(f"{folder} already holds a run: add --resume to go on with it, or choose another --output")
+    if ranks.world > 1:
+        config = on_devices(config, ranks.local, ranks.nodes, resume)
+    elif config.nodes > 1 or count_devices(config.devices) > 1:
+        config = replace(config, devices=count_devices(config.devices))
+        folder.mkdir(parents=True, exist_ok=True)
+        _describe(folder, config)
+        launch(config, resume, rendezvous)
+        written = (folder / checkpoint.CARD).is_file()  # not on other machines with a disk of their own
+        return Result(folder, checkpoint.load_card(folder).scores if written else {})
+    return _Run(config, ranks, resume).train()
 
-    _tune_cpu()
-    seed = config.seed
-    torch.manual_seed(seed)
-    opened = [(each, open_source(each.path, split=each.split)) for each in config.train]
-    charset = _charset(config, [source for _, source in opened])
-    preprocessing = Preprocessing(channels=config.model.channels, stride=STRIDE)
-    parts = _parts(config, opened, charset, preprocessing)
-    valid, fold_case = _validation(config.valid)
-    model = CRNN(
-        Architecture(
-            config.model.architecture, preprocessing.height, config.model.channels,
-            config.model.hidden, config.model.layers, config.model.dropout,
-        ),
-        charset.num_classes,
-    )  # fmt: skip
-    if config.init:
-        moved = checkpoint.transfer(model, charset, pretrained.find_model(config.init))
-        counts = f"{len(moved.kept)} characters kept, {len(moved.new)} new, {len(moved.dropped)} dropped"
-        say(f"started from {config.init}: {counts}")
 
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.toml").write_text(to_toml(config), "utf-8")
-    learner = Learner(model, charset, preprocessing, config, parts, valid)
-    card = checkpoint.Card(
-        model.architecture, charset, preprocessing,
-        provenance={
-            "data": [Path(each.path).name for each in config.train], "rendered": config.synth.share,
-            "init": Path(config.init).name, "steps": config.steps, "batch": config.batch, "seed": config.seed,
-        },
-    )  # fmt: skip
-    best = Best(folder / "best", card, [name for name, _ in valid], fold_case)
-    saved = ModelCheckpoint(
-        folder,
-        CHECKPOINT.removesuffix(".ckpt"),
-        save_top_k=1,
-        every_n_train_steps=min(config.checkpoint_every, config.steps),
-        enable_version_counter=False,
-        save_on_train_epoch_end=False,
-    )
-    averaging = [EMAWeightAveraging(decay=config.optimiser.ema)] if config.optimiser.ema else []
-    # Before the averaging, what must see the averaged weights; behind it, what must hold this step's average.
-    callbacks: list[Callback] = [Progress(), best, *averaging, Stop(last), saved]
-    with _quiet():
-        trainer = Trainer(
-            accelerator="auto",
-            devices="auto" if torch.cuda.is_available() else 1,
+def on_devices(config: TrainConfig, devices: int, nodes: int, resume: bool = True) -> TrainConfig:
+    """The run on other devices. A resumed one keeps the number of batches that make an update, hence its samples, by
+    accumulating more or fewer of them; ConfigError when they cannot be shared out."""
+    if not resume:
+        return replace(config, devices=devices, nodes=nodes)
+    hands = config.accumulate * max(1, config.devices) * config.nodes
+    accumulate, rest = divmod(hands, devices * nodes)
+    if rest:
+        raise ConfigError(
+            f"an update of this run is made of {hands} batches of {config.batch}, which {devices * nodes} processes "
+            "cannot share: resume on a number of devices that divides it"
+        )
+    return replace(config, devices=devices, nodes=nodes, accumulate=accumulate)
+
+
+def find_learning_rate(config: TrainConfig, steps: int = 100) -> tuple[float, list[tuple[float, float]]]:
+    """Lightning's range test: the rate rises from 1e-6 to 1 over `steps` updates of a copy of the network; suggested is
+    where the loss falls fastest, beside (rate, loss) of each step. Writes nothing. CrnnError when the loss never falls.
+    """
+    from lightning.pytorch.tuner import Tuner
+
+    plain = replace(config.optimiser, schedule="constant", warmup=0, batch_rule="none")
+    run = _Run(replace(config, steps=1_000_000, optimiser=plain, valid=(), patience=0, old_skills=0), Ranks())
+    run.learner.learning_rate = plain.learning_rate  # type: ignore[assignment]  # what the tuner sets
+    with tempfile.TemporaryDirectory() as scratch, _quiet(), run.explained():
+        trainer = run.trainer([], default_root_dir=scratch)
+        tuned = Tuner(trainer).lr_find(
+            run.learner, min_lr=1e-6, max_lr=1.0, num_training=steps, attr_name="learning_rate", update_attr=False
+        )
+    found = tuned.suggestion() if tuned else None
+    if tuned is None or found is None:
+        raise CrnnError("no learning rate makes the loss fall within the test: look at the data (crnn data preview)")
+    return float(found), list(zip(tuned.results["lr"], tuned.results["loss"], strict=False))
+
+
+class _Run:
+    """One process of a run: the data, the network, and Lightning's trainer around them."""
+
+    def __init__(self, config: TrainConfig, ranks: Ranks, resume: bool = False) -> None:
+        self.given, self.ranks, self.resume = config, ranks, resume
+        self.config = config = _by_heart(config) if config.overfit else config
+        self.folder = Path(config.output)
+        self.last = self.folder / CHECKPOINT
+        self.step = _step_of(self.last) if resume else 0
+        self.notes: list[str] = []  # for training.html
+        _tune_cpu()
+        torch.manual_seed(config.seed)
+        opened = [(each, open_source(each.path, split=each.split)) for each in config.train]
+        self.charset = charset = _charset(config, [source for _, source in opened])
+        self.preprocessing = preprocessing = Preprocessing(channels=config.model.channels, stride=STRIDE)
+        parts = _parts(config, opened, charset, preprocessing)
+        if config.overfit:
+            parts, self.valid, self.fold_case = _few(parts, config.overfit)
+        else:
+            self.valid, self.fold_case = _validation(config.valid)
+        model = CRNN(
+            Architecture(
+                config.model.architecture, preprocessing.height, config.model.channels,
+                config.model.hidden, config.model.layers, config.model.dropout,
+            ),
+            charset.num_classes,
+        )  # fmt: skip
+        if config.init:
+            moved = checkpoint.transfer(model, charset, pretrained.find_model(config.init))
+            counts = [
+                f"{len(each)} {what}{_listed(each) if listed else ''}"
+                for each, what, listed in (
+                    (moved.kept, "characters kept", False), (moved.new, "new", True), (moved.dropped, "dropped", True)
+                )
+            ]  # fmt: skip
+            self.note(f"started from {config.init}: {', '.join(counts)}")
+        self.card = checkpoint.Card(
+            model.architecture, charset, preprocessing,
+            provenance={
+                "data": [Path(each.path).name for each in config.train], "rendered": config.synth.share,
+                "init": Path(config.init).name, "steps": config.steps, "batch": config.batch, "seed": config.seed,
+            },
+        )  # fmt: skip
+        self.skills = _old_skills(config, charset)
+        if self.skills:
+            old, card = checkpoint.load(pretrained.find_model(config.init))
+            self.before = _right(read_source(old, card.charset, card.preprocessing, self.skills))
+            say(
+                f"old skills: {self.before:.1%} of {len(self.skills)} rendered crops of {config.init}'s characters are "
+                "read right before training"
+            )
+        if ranks.world > 1:
+            synced(model)
+        self.learner = Learner(model, charset, preprocessing, config, parts, self.valid, ranks)
+        if (hands := self.learner.hands) > 1:
+            rate = config.optimiser.learning_rate * growth(config.optimiser, hands)
+            self.note(f"an update is made of {hands} batches of {config.batch}; learning rate {rate:.3g} at the top")
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+        say(text)
+
+    def train(self) -> Result:
+        from crnn.export import export_onnx
+
+        config, folder, valid = self.config, self.folder, self.valid
+        folder.mkdir(parents=True, exist_ok=True)
+        journal = None
+        if self.ranks.rank == 0:
+            _describe(folder, self.given)
+            journal = Journal(folder, self.step)
+        best = Best(folder / "best", self.card, [name for name, _ in valid], self.fold_case, journal)
+        saved = ModelCheckpoint(
+            folder,
+            CHECKPOINT.removesuffix(".ckpt"),
+            save_top_k=1,
+            every_n_train_steps=min(config.checkpoint_every, config.steps),
+            enable_version_counter=False,
+            save_on_train_epoch_end=False,
+        )
+        averaging = [EMAWeightAveraging(decay=config.optimiser.ema)] if config.optimiser.ema else []
+        early = EarlyStopping("cer", patience=config.patience or sys.maxsize, stopping_threshold=1e-9)
+        # Before the averaging, what must see the averaged weights; behind it, what must hold this step's average.
+        callbacks: list[Callback] = [Progress(journal, config.log_every), best, *averaging, Stop(self.last), saved]
+        if not valid:
+            callbacks.append(Decoded(config.validate_every))
+        elif config.patience or config.overfit:
+            callbacks.append(early)
+        with _quiet(), self.explained():
+            trainer = self.trainer(callbacks, logger=TensorBoardLogger(folder, name="", version="logs"))
+            try:
+                trainer.fit(self.learner, ckpt_path=str(self.last) if self.resume else None, weights_only=False)
+            except SystemExit:  # what Lightning makes of an interrupt
+                if self.ranks.rank == 0:
+                    write_page(folder, [f"Stopped at step {trainer.global_step} of {config.steps}.", *self.notes])
+                say(f"stopped at step {trainer.global_step}; {_again(folder)}")
+                raise KeyboardInterrupt from None
+            if valid and best.step != trainer.global_step:
+                trainer.validate(self.learner, verbose=False)
+        if self.ranks.rank:
+            return Result(folder)
+        if config.patience and trainer.global_step < config.steps:
+            self.note(f"ended at step {trainer.global_step}: {config.patience} validations in a row were not better")
+        model, card = self.learner.model, self.card
+        if valid:
+            model, card = checkpoint.load(best.folder)
+        else:
+            model = _plain(model)
+        checkpoint.save(folder, model.cpu().eval(), card)
+        export_onnx(folder)
+        shutil.rmtree(best.folder, ignore_errors=True)
+        skills = None
+        if self.skills:
+            after = _right(read_source(model, self.charset, self.preprocessing, self.skills))
+            skills = OldSkills(self.before, after, len(self.skills))
+            self.note(str(skills))
+        worst = self._worst(model)
+        page = write_page(
+            folder, [f"{trainer.global_step} steps. The model of step with the lowest CER.", *self.notes], worst
+        )
+        say(f"{folder}: model written; {page} shows how the run went")
+        if config.overfit:
+            self._judge(card, worst, trainer.global_step)
+        return Result(folder, card.scores, skills)
+
+    def trainer(self, callbacks: list[Callback], **options: Any) -> Trainer:
+        config, several = self.config, self.ranks.world > 1
+        gpus = torch.cuda.is_available()
+        return Trainer(
+            accelerator="gpu" if gpus else "cpu",
+            devices=self.ranks.local if several else 1,
+            num_nodes=self.ranks.nodes,
+            strategy=DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True) if several else "auto",
             precision=_precision(config.precision),
             max_steps=config.steps,
             max_epochs=-1,
-            val_check_interval=min(config.validate_every, config.steps) if valid else None,
+            accumulate_grad_batches=config.accumulate,
+            val_check_interval=min(config.validate_every, config.steps) * config.accumulate if self.valid else None,
             check_val_every_n_epoch=None,
-            limit_val_batches=None if valid else 0,
+            limit_val_batches=None if self.valid else 0,
             num_sanity_val_steps=0,
             callbacks=callbacks,
-            logger=TensorBoardLogger(folder, name="", version="logs"),
-            plugins=[LightningEnvironment()],
+            plugins=[self.ranks.environment(), _WholeFiles()],
             enable_progress_bar=False,
             enable_model_summary=False,
             use_distributed_sampler=False,
             log_every_n_steps=50,
+            **({"logger": False, "enable_checkpointing": bool(callbacks)} | options),
         )
+
+    @contextlib.contextmanager
+    def explained(self) -> Iterator[None]:
+        """What breaks a run, in one sentence with a way out."""
         try:
-            trainer.fit(learner, ckpt_path=str(last) if resume else None, weights_only=False)
-        except SystemExit:  # what Lightning makes of an interrupt
-            say(f"stopped at step {trainer.global_step}; crnn train --resume --output {folder} goes on from there")
-            raise KeyboardInterrupt from None
-        if valid and best.step != config.steps:
-            trainer.validate(learner, verbose=False)
-    if valid:
-        model, card = checkpoint.load(best.folder)
-    checkpoint.save(folder, model.cpu().eval(), card)
-    export_onnx(folder)
-    shutil.rmtree(best.folder, ignore_errors=True)
-    say(f"{folder}: model written")
-    return Result(folder, card.scores)
+            yield
+        except (RuntimeError, MemoryError) as error:
+            if _out_of_memory(error):
+                raise CrnnError(self._memory_advice()) from None
+            if self.ranks.world > 1 and any(word in str(error) for word in ("onnection", "peer", "NCCL", "Gloo")):
+                raise CrnnError(
+                    f"process {self.ranks.rank} lost contact with another one of the run; {_again(self.folder)}"
+                ) from None
+            raise
+        except OSError as error:
+            if error.filename is None and error.errno is None:
+                raise
+            raise DataError(f"{error.filename or self.folder}: {error.strerror}; {_again(self.folder)}") from None
 
-
-class Learner(LightningModule):
-    """One training step, one validation, the optimiser and its schedule."""
-
-    def __init__(
-        self,
-        model: CRNN,
-        charset: Charset,
-        preprocessing: Preprocessing,
-        config: TrainConfig,
-        parts: list[Part],
-        valid: list[tuple[str, Source]],
-    ) -> None:
-        super().__init__()
-        self.model: CRNN = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.charset, self.preprocessing, self.config = charset, preprocessing, config
-        # Lists of sources are no concern of state_dict or of the averaged copy of this module.
-        self._data = _Shared(parts, valid)
-        upper = [c for c in charset.characters if c.lower() != c and c.lower() in charset]
-        self._cases = ([charset.index(c) for c in upper], [charset.index(c.lower()) for c in upper])
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.model(images.contiguous(memory_format=torch.channels_last))
-
-    def training_step(self, batch: Batch, _: int) -> Tensor:
-        logits = self(batch.images).float()
-        if self.global_step < self.config.column_steps:
-            loss = functional.cross_entropy(logits.flatten(0, 1), batch.columns.flatten(), ignore_index=NO_TARGET)
-        else:
-            loss = self.ctc(logits, batch)
-        if not torch.isfinite(loss):
-            raise DataError(f"the loss is {loss.item()} at step {self.global_step}; samples: {', '.join(batch.paths)}")
-        self.log("loss", loss, batch_size=len(batch))
-        return loss
-
-    def ctc(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Mean over the crops of the CTC loss per label character."""
-        log_probs = logits.log_softmax(-1)
-        if batch.fold_case.any() and self._cases[0]:
-            # Labels of one case only: either form of a letter is right.
-            upper, lower = self._cases
-            either = torch.logaddexp(log_probs[..., upper], log_probs[..., lower])
-            folded = log_probs.clone()
-            folded[..., upper] = either
-            folded[..., lower] = either
-            log_probs = torch.where(batch.fold_case[:, None, None], folded, log_probs)
-        losses = functional.ctc_loss(
-            log_probs.transpose(0, 1),
-            batch.targets.long(),
-            batch.lengths,
-            batch.target_lengths,
-            blank=0,
-            reduction="none",
+    def _memory_advice(self) -> str:
+        """Which batch fits, found by trying: halves of the crops that did not, on weights that are given up anyway."""
+        config, batch = self.config, self.learner.last
+        if batch is None:
+            return "the memory is full before the first step: use a smaller model, or a machine with more of it"
+        count, width = len(batch), batch.images.shape[3]
+        fitting = count // 2
+        while fitting and not _fits(self.learner, (fitting, *batch.images.shape[1:])):
+            fitting //= 2
+        what = f"out of memory at step {self.learner.global_step} with {count} crops {width} pixels wide"
+        if not fitting:
+            return f"{what}, and one does not fit either: use a smaller model, or a machine with more memory"
+        smaller = max(1, config.batch * fitting // count)
+        times = -(-config.batch // smaller) * config.accumulate
+        return (
+            f"{what}; {fitting} fit: start again with --set batch={smaller} --set accumulate={times}, which makes "
+            "updates of as many crops"
         )
-        return (losses / batch.target_lengths.clamp(min=1)).mean()
 
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, _: int) -> Batch:
-        moved: dict[str, Any] = {
-            name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
-            for name, value in vars(batch).items()
-        }
-        return Batch(**moved)
+    def _worst(self, model: CRNN, most: int = 2000) -> list[Shown]:
+        """The validation samples that are read worst; of large sources the first `most` are looked at."""
+        found: list[tuple[float, Shown]] = []
+        for (_, source), fold in zip(self.valid, self.fold_case, strict=True):
+            for each in read_shown(
+                model, self.charset, self.preprocessing, Subset(source, range(min(most, len(source))))
+            ):
+                label, text = (each.label.lower(), each.text.lower()) if fold else (each.label, each.text)
+                if label != text:
+                    found.append((Levenshtein.normalized_distance(label, text), each))
+        return [each for _, each in sorted(found, key=lambda pair: -pair[0])[:WORST]]
 
-    def validation_step(self, batch: Batch, _: int, dataloader_idx: int = 0) -> None:
-        logits = self(batch.images).float().cpu().numpy()
-        texts = [self.charset.decode(d.classes) for d in ctc.greedy_batch(logits, batch.lengths.tolist())]
-        self.read[dataloader_idx] += zip(batch.labels, texts, strict=True)
-
-    def on_validation_epoch_start(self) -> None:
-        self.read: list[list[tuple[str, str]]] = [[] for _ in self._data.valid]  # (label, text) by source
-
-    def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
-        if self.config.optimiser.clip:
-            torch.nn.utils.clip_grad_norm_(self.parameters(), self.config.optimiser.clip)
-
-    def configure_optimizers(self) -> Any:
-        settings = self.config.optimiser
-        # Norms and biases are few and must stay free.
-        decayed = [p for p in self.model.parameters() if p.ndim > 1]
-        free = [p for p in self.model.parameters() if p.ndim <= 1]
-        optimiser = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": free, "weight_decay": 0.0}],
-            lr=settings.learning_rate,
-            fused=self.config.precision != "16",  # a fused step would unscale after clipping
+    def _judge(self, card: checkpoint.Card, wrong: list[Shown], steps: int) -> None:
+        if not wrong:
+            say(f"learnt by heart in {steps} steps: the network can learn from these data and settings")
+            return
+        few = ", ".join(f"{each.label!r} read {each.text!r}" for each in wrong[:5])
+        raise CrnnError(
+            f"{len(wrong)} of {self.config.overfit} samples were not learnt by heart in {steps} steps ({few}): look "
+            "whether their labels are true (crnn data preview), try --find-learning-rate, or give --init a model"
         )
-        warmup = min(settings.warmup, max(1, self.config.steps // 10))
-
-        def scale(step: int) -> float:
-            if step < warmup:
-                return (step + 1) / warmup
-            done = (step - warmup) / max(1, self.config.steps - warmup)
-            return settings.final + (1 - settings.final) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, scale)
-        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def train_dataloader(self) -> Iterable[Batch]:
-        return _Phased(self)
-
-    def val_dataloader(self) -> list[Iterable[Batch]]:
-        return [_InOrder(source, self.charset, self.preprocessing) for _, source in self._data.valid]
 
 
-@dataclass
-class _Shared:
-    parts: list[Part]
-    valid: list[tuple[str, Source]]
+class _WholeFiles(TorchCheckpointIO):
+    """A checkpoint appears whole or not at all, also when the machine is lost while it is written."""
 
-    def __deepcopy__(self, _: Any) -> _Shared:
-        return self
-
-
-class _Phased:
-    """Rendered crops alone while columns are learnt, then the whole mixture; starts where the trainer stands."""
-
-    def __init__(self, learner: Learner) -> None:
-        self.learner = learner
-
-    def __iter__(self) -> Iterator[Batch]:
-        learner, config = self.learner, self.learner.config
-        step = learner.trainer.global_step
-        rank, world = learner.trainer.global_rank, learner.trainer.world_size
-        parts = learner._data.parts
-        phases = [
-            ([part for part in parts if part.endless], 0, config.column_steps),
-            (parts, config.column_steps, config.steps),
-        ]
-        for kept, begin, end in phases:
-            if step >= end:
-                continue
-            # Each phase counts its own batches; the second must not render the first one's crops again.
-            mixture = Mixture(
-                kept, learner.charset, learner.preprocessing, config.batch, config.seed, begin * config.batch
-            )
-            batches = iter(Batches(mixture, step - begin, config.workers, rank, world))
-            while step < end:
-                yield next(batches)
-                step += 1
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(target.name + ".part")
+        with partial.open("wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(target)
 
 
-@dataclass
-class _InOrder:
-    source: Source
-    charset: Charset
-    preprocessing: Preprocessing
+def _describe(folder: Path, config: TrainConfig) -> None:
+    """config.toml, and the command of every start in command.txt."""
+    if LAUNCHED in os.environ:  # whoever started this process did it
+        return
+    (folder / "config.toml").write_text(to_toml(config), "utf-8")
+    program = Path(sys.argv[0])
+    words = ["python", "-m", "crnn"] if program.name == "__main__.py" else [program.name]
+    with (folder / "command.txt").open("a", encoding="utf-8") as file:
+        file.write(
+            f"{shlex.join([*words, *sys.argv[1:]])}\n"
+            f"  # in {Path.cwd()}; Python {platform.python_version()}, PyTorch {torch.__version__}\n"
+        )
 
-    def __iter__(self) -> Iterator[Batch]:
-        return in_order(self.source, self.charset, self.preprocessing)
+
+def _again(folder: Path) -> str:
+    return f"crnn train --resume --output {shlex.quote(str(folder))} goes on from the last checkpoint"
+
+
+def _step_of(file: Path) -> int:
+    """The step a checkpoint was written at; DataError when it is damaged."""
+    try:
+        return int(torch.load(file, map_location="cpu", mmap=True, weights_only=False)["global_step"])
+    except Exception as error:
+        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        raise DataError(f"{file} is no checkpoint of a run or damaged ({reason}); start the run again") from None
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    text = str(error)
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(
+        said in text for said in ("out of memory", "can't allocate memory", "could not create a memory object")
+    )
+
+
+def _fits(learner: Learner, shape: tuple[int, ...]) -> bool:
+    try:
+        learner.zero_grad(set_to_none=True)
+        learner(torch.zeros(shape, device=learner.device)).float().sum().backward()
+    except (RuntimeError, MemoryError) as error:
+        if _out_of_memory(error):
+            return False
+        raise
+    finally:
+        learner.zero_grad(set_to_none=True)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    return True
+
+
+def _by_heart(config: TrainConfig) -> TrainConfig:
+    """The settings for learning a few samples by heart: nothing that hinders it."""
+    return replace(
+        config,
+        steps=min(config.steps, OVERFIT_STEPS),
+        validate_every=min(config.validate_every, 20),
+        column_steps=0,
+        patience=0,
+        old_skills=0,
+        valid=(),
+        synth=replace(config.synth, share=0.0 if config.train else 1.0, replay=False),
+        model=replace(config.model, dropout=0.0),
+        optimiser=replace(config.optimiser, ema=0.0),
+    )
+
+
+def _few(parts: list[Part], count: int) -> tuple[list[Part], list[tuple[str, Source]], list[bool]]:
+    """`count` samples spread over the first source, to train on and to validate on."""
+    from crnn.replay import Drawn
+
+    part: Any = parts[0]
+    if part.endless:
+        few: Source = Drawn("rendered", part.source, count)
+    else:
+        numbers = range(len(part.source))
+        few = Subset(part.source, [numbers[i * len(numbers) // count] for i in range(min(count, len(numbers)))])
+    return [Part(few, 1.0, part.fold_case)], [("by heart", few)], [part.fold_case]
+
+
+def _old_skills(config: TrainConfig, charset: Charset) -> Source | None:
+    """Rendered crops of the initial model's characters, others than those trained on."""
+    if not config.old_skills:
+        return None
+    from crnn.replay import Drawn, renderer_of
+
+    old = checkpoint.load_card(pretrained.find_model(config.init)).charset
+    try:
+        renderer = renderer_of(old, charset, config.synth, config.seed + 104_729)
+    except DataError as error:
+        say(f"old skills are not examined: {error}")
+        return None
+    return Drawn("old skills", renderer, config.old_skills)
+
+
+def _right(pairs: list[tuple[str, str]]) -> float:
+    return metrics.score(pairs, "raw").word_accuracy
+
+
+def _listed(characters: str, most: int = 60) -> str:
+    if not characters:
+        return ""
+    return f" ({characters[:most]}{'…' if len(characters) > most else ''})"
+
+
+def _plain(model: CRNN) -> CRNN:
+    """Without what only several processes need."""
+    plain = CRNN(model.architecture, model.head.out_features)
+    plain.load_state_dict(model.state_dict())
+    return plain
 
 
 def _charset(config: TrainConfig, sources: list[Source]) -> Charset:
@@ -298,16 +478,30 @@ def _charset(config: TrainConfig, sources: list[Source]) -> Charset:
     return named(config.charset)
 
 
+def _rendered(config: TrainConfig, charset: Charset) -> Any:
+    """The renderer of the run; None where it would only replay and cannot."""
+    from crnn.synth.generate import Renderer  # fonts and Pillow are only needed here
+
+    if not config.synth.replay:
+        return Renderer.create(charset, config.synth, config.seed)
+    from crnn.replay import renderer_of
+
+    old = checkpoint.load_card(pretrained.find_model(config.init)).charset
+    try:
+        return renderer_of(old, charset, config.synth, config.seed)
+    except DataError as error:
+        say(f"no replay, old characters may be forgotten: {error}")
+        return None
+
+
 def _parts(
     config: TrainConfig, opened: list[tuple[SourceConfig, Source]], charset: Charset, preprocessing: Preprocessing
 ) -> list[Part]:
     parts = []
     weights = sum(each.weight for each, _ in opened)
     share = config.synth.share if opened else 1.0
-    if config.synth.share:
-        from crnn.synth.generate import Renderer  # fonts and Pillow are only needed here
-
-        parts.append(Part(Renderer.create(charset, config.synth, config.seed), share))
+    if config.synth.share and (renderer := _rendered(config, charset)):
+        parts.append(Part(renderer, share))
     for each, source in opened:
         kept, rejected = screen(source, charset, preprocessing)
         for entry in rejected[:10]:

@@ -1,8 +1,9 @@
 """Training batches: rendered and labelled samples mixed by weight, grouped by width, the same whatever the workers.
 
 Samples are dealt in chunks. Chunk c of a mixture holds a fixed range of positions of every source, so any chunk can be
-made by any process at any time: workers, ranks and a resumed run agree without talking to each other. Within a chunk
-the samples are sorted by width and cut into `batches_per_chunk` batches, which are then shuffled.
+made by any process at any time: workers, ranks and a resumed run agree without talking to each other. A chunk is dealt
+to `hands`: one for every batch of an update, whichever process makes it. A hand's samples are sorted by width and cut
+into `batches_per_chunk` batches, which are then shuffled, in all hands alike: batches of one update are equally wide.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import count
 from typing import Any, Protocol
 
 import cv2
@@ -107,9 +109,10 @@ def column_targets(
 
 
 class Mixture(Dataset[list[Batch]]):
-    """Item c is chunk c: a list of `batches_per_chunk` batches of `batch` crops, fewer where they are wide.
+    """Item c is chunk c: for each of `batches_per_chunk` updates a batch of `batch` crops for every hand of `mine`, one
+    hand after the other; fewer crops where they are wide.
 
-    `first` is the number of the first rendered sample.
+    `first` is the number of the first rendered sample; `hands` are dealt to in all, `mine` are those of this process.
     """
 
     def __init__(
@@ -120,9 +123,11 @@ class Mixture(Dataset[list[Batch]]):
         batch: int,
         seed: int = 0,
         first: int = 0,
+        hands: int = 1,
+        mine: Sequence[int] = (0,),
     ) -> None:
         self.parts, self.charset, self.preprocessing = list(parts), charset, preprocessing
-        self.seed, self.first = seed, first
+        self.seed, self.first, self.hands, self.mine = seed, first, hands, tuple(mine)
         # The widest sixth of a chunk goes into smaller batches: a batch of lines costs what a batch of words does. The
         # sizes are the same in every chunk, since every new shape costs the engine time.
         self._sizes = [batch] * 10 + [max(1, batch // 2)] * 2 + [max(1, batch // 4)] * 4
@@ -132,20 +137,23 @@ class Mixture(Dataset[list[Batch]]):
         self._shares = [part.share / total for part in parts]
 
     def __getitem__(self, chunk: int) -> list[Batch]:
-        begins, ends = self._positions(chunk), self._positions(chunk + 1)
-        items = [
-            self._item(number, part, position)
-            for number, part in enumerate(self.parts)
-            for position in range(begins[number], ends[number])
+        dealt = [self.deal(chunk, hand) for hand in self.mine]
+        return [
+            collate(items, self.charset, self.preprocessing) for update in zip(*dealt, strict=True) for items in update
         ]
+
+    def deal(self, chunk: int, hand: int) -> list[list[_Item]]:
+        """The crops of a hand's batches."""
+        begins, ends = self._positions(chunk), self._positions(chunk + 1)
+        places = [
+            (number, position) for number in range(len(self.parts)) for position in range(begins[number], ends[number])
+        ]
+        items = [self._item(number, self.parts[number], position) for number, position in places[hand :: self.hands]]
         rng = random.Random(self.seed * 7919 + chunk)
         # A little disorder: batches of exactly one width would always hold the same kind of words.
         items.sort(key=lambda item: item.crop.shape[1] * rng.uniform(0.96, 1.04))
         ends = np.cumsum(self._sizes).tolist()
-        batches = [
-            collate(items[end - n : end], self.charset, self.preprocessing)
-            for end, n in zip(ends, self._sizes, strict=True)
-        ]
+        batches = [items[end - n : end] for end, n in zip(ends, self._sizes, strict=True)]
         rng.shuffle(batches)
         return batches
 
@@ -155,7 +163,7 @@ class Mixture(Dataset[list[Batch]]):
 
     def _positions(self, chunk: int) -> list[int]:
         """How many samples of each part the chunks before `chunk` hold; the first part takes what rounding leaves."""
-        before = chunk * sum(self._sizes)
+        before = chunk * sum(self._sizes) * self.hands
         others = [math.floor(before * share) for share in self._shares[1:]]
         return [before - sum(others), *others]
 
@@ -223,22 +231,20 @@ def _order(length: int, seed: int, number: int, epoch: int) -> NDArray[np.int64]
 
 
 class Batches:
-    """Iterates over the batches of a mixture from global batch number `start` on, for ever.
+    """Iterates over the batches of a mixture for ever, from the first one of update number `start` on."""
 
-    rank and world deal the chunks out to the processes of a distributed run.
-    """
-
-    def __init__(self, mixture: Mixture, start: int = 0, workers: int = 1, rank: int = 0, world: int = 1) -> None:
-        self.mixture, self.start, self.workers, self.rank, self.world = mixture, start, workers, rank, world
+    def __init__(self, mixture: Mixture, start: int = 0, workers: int = 1) -> None:
+        self.mixture, self.start, self.workers = mixture, start, workers
 
     def __iter__(self) -> Iterator[Batch]:
         chunk, skip = divmod(self.start, self.mixture.batches_per_chunk)
+        skip *= len(self.mixture.mine)
         if self.workers:
             cv2.setNumThreads(1)  # a fork does not take OpenCV's threads along: a worker would wait for them for ever
         loader = DataLoader(
             self.mixture,
             batch_size=None,
-            sampler=_Chunks(chunk, self.rank, self.world),
+            sampler=_From(chunk),
             num_workers=self.workers,
             worker_init_fn=_start_worker,
             prefetch_factor=2 if self.workers else None,
@@ -252,17 +258,22 @@ class Batches:
             # PyTorch wraps what a worker raised in its traceback; the sentence is the last line.
             message = str(error).strip().splitlines()[-1]
             raise DataError(message.partition("DataError: ")[2] or message) from None
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            killed = str(error).strip().splitlines()[-1]
+            raise DataError(
+                f"a process that loads images ended ({killed}): most often memory or /dev/shm is full; give more of it "
+                "(in a container, --shm-size), or set workers=0"
+            ) from None
 
 
-class _Chunks:
-    def __init__(self, start: int, rank: int, world: int) -> None:
-        self.start, self.rank, self.world = start, rank, world
+class _From:
+    def __init__(self, start: int) -> None:
+        self.start = start
 
     def __iter__(self) -> Iterator[int]:
-        chunk = self.start
-        while True:
-            yield chunk * self.world + self.rank
-            chunk += 1
+        return count(self.start)
 
 
 def _start_worker(_: int) -> None:
@@ -274,10 +285,13 @@ def _start_worker(_: int) -> None:
     torch.set_num_threads(1)
 
 
-def in_order(source: Source, charset: Charset, preprocessing: Preprocessing, batch: int = 64) -> Iterator[Batch]:
-    """Every sample of a source once, unchanged, for validation: batches of one bucket width each."""
+def in_order(
+    source: Source, charset: Charset, preprocessing: Preprocessing, batch: int = 64, rank: int = 0, world: int = 1
+) -> Iterator[Batch]:
+    """Every sample of a source once, unchanged, for validation: batches of one bucket width each. Of a run of `world`
+    processes, each reads every world-th sample."""
     waiting: dict[int, list[_Item]] = {}
-    for i in range(len(source)):
+    for i in range(rank, len(source), world):
         sample = source[i]
         crop = prepare(load(sample.image, sample.path), preprocessing)
         items = waiting.setdefault(bucket(crop.shape[1]), [])

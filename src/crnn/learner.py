@@ -1,0 +1,275 @@
+"""One training step and one validation: what Lightning's trainer repeats."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from crnn import ctc
+from crnn.charset import BLANK, Charset
+from crnn.config import TrainConfig
+from crnn.data.loader import NO_TARGET, Batch, Batches, Mixture, Part, in_order
+from crnn.data.sources import Source
+from crnn.devices import Ranks
+from crnn.errors import DataError
+from crnn.image import Preprocessing
+from crnn.model import CRNN
+from crnn.optimiser import make_optimiser, schedule
+
+SHOWN = 8  # crops of every validation that are shown with what was read in them
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A crop as the network sees it, uint8 (H, W, C), its label and what was read."""
+
+    crop: NDArray[np.uint8]
+    label: str
+    text: str
+
+
+class Learner(LightningModule):
+    """One training step, one validation, the optimiser and its schedule."""
+
+    def __init__(
+        self,
+        model: CRNN,
+        charset: Charset,
+        preprocessing: Preprocessing,
+        config: TrainConfig,
+        parts: list[Part],
+        valid: list[tuple[str, Source]],
+        ranks: Ranks,
+    ) -> None:
+        super().__init__()
+        self.model: CRNN = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.charset, self.preprocessing, self.config = charset, preprocessing, config
+        # Lists of sources are no concern of state_dict or of the averaged copy of this module.
+        self._data = _Shared(parts, valid)
+        self.ranks = ranks
+        self.last: Batch | None = None  # the batch of the step under way
+        self.blank = self.norm = float("nan")  # part of the columns read as blank; length of the last gradient
+        for stage in config.freeze:
+            getattr(model, stage).requires_grad_(False)
+        upper = [c for c in charset.characters if c.lower() != c and c.lower() in charset]
+        self._cases = ([charset.index(c) for c in upper], [charset.index(c.lower()) for c in upper])
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model(images.contiguous(memory_format=torch.channels_last))
+
+    def train(self, mode: bool = True) -> Learner:
+        super().train(mode)
+        for stage in self.config.freeze:  # its norms keep their statistics, its dropout is none
+            getattr(self.model, stage).eval()
+        return self
+
+    def on_train_batch_start(self, batch: Batch, index: int) -> None:
+        # Dropout follows from the step alone, so that a resumed run needs no state but the checkpoint's step.
+        batches = self.global_step * self.config.accumulate + index % self.config.accumulate
+        torch.manual_seed(self.config.seed * 1_000_003 + batches * self.ranks.world + self.ranks.rank)
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        self.last = batch
+        logits = self(batch.images).float()
+        loss = self.losses(logits, batch).mean()
+        if not torch.isfinite(loss):
+            raise DataError(self._complaint(logits, batch))
+        if (self.global_step + 1) % self.config.log_every == 0 or math.isnan(self.blank):
+            inside = torch.arange(logits.shape[1], device=logits.device)[None] < batch.lengths[:, None]
+            self.blank = (logits.argmax(-1)[inside] == BLANK).float().mean().item()
+        return loss
+
+    def losses(self, logits: Tensor, batch: Batch) -> Tensor:
+        """What the mean is taken of: while columns are learnt, of each known column; then of each crop."""
+        if self.global_step < self.config.column_steps:
+            return functional.cross_entropy(
+                logits.flatten(0, 1), batch.columns.flatten(), ignore_index=NO_TARGET, reduction="none"
+            )[batch.columns.flatten() != NO_TARGET]
+        return self.ctc(logits, batch)
+
+    def ctc(self, logits: Tensor, batch: Batch) -> Tensor:
+        """(N,) CTC loss per label character of each crop."""
+        log_probs = logits.log_softmax(-1)
+        if batch.fold_case.any() and self._cases[0]:
+            # Labels of one case only: either form of a letter is right.
+            upper, lower = self._cases
+            either = torch.logaddexp(log_probs[..., upper], log_probs[..., lower])
+            folded = log_probs.clone()
+            folded[..., upper] = either
+            folded[..., lower] = either
+            log_probs = torch.where(batch.fold_case[:, None, None], folded, log_probs)
+        losses = functional.ctc_loss(
+            log_probs.transpose(0, 1),
+            batch.targets.long(),
+            batch.lengths,
+            batch.target_lengths,
+            blank=0,
+            reduction="none",
+        )
+        return losses / batch.target_lengths.clamp(min=1)
+
+    def _complaint(self, logits: Tensor, batch: Batch) -> str:
+        """Why the loss is no number: the weights, or which samples."""
+        step = self.global_step
+        if not all(torch.isfinite(p).all() for p in self.model.parameters()):
+            return (
+                f"the weights are no longer numbers at step {step}: the learning rate is most likely too high; go on "
+                "from an earlier checkpoint or start again with a lower one than "
+                f"{self.config.optimiser.learning_rate:g}"
+            )
+        finite = torch.isfinite(self.ctc(logits, batch)) & torch.isfinite(logits).flatten(1).all(1)
+        bad = [i for i in range(len(batch)) if not finite[i]] or list(range(len(batch)))
+        return f"the loss is no number at step {step} because of {_named(batch, bad)}; look at them, or leave them out"
+
+    def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
+        most = self.config.optimiser.clip or float("inf")
+        norm = torch.nn.utils.clip_grad_norm_([p for p in self.parameters() if p.requires_grad], most)
+        self.norm = norm.item()
+        # fp16 finds its scale by overflowing now and then, and skips those updates by itself.
+        if not np.isfinite(self.norm) and self.config.precision != "16" and self.last is not None:
+            raise DataError(
+                f"the gradient is no number at step {self.global_step}, from a batch with "
+                f"{_named(self.last, list(range(len(self.last))))}; the weights are as before it: look at the samples, "
+                "or lower optimiser.learning_rate"
+            )
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, _: int) -> Batch:
+        moved: dict[str, Any] = {
+            name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+            for name, value in vars(batch).items()
+        }
+        return Batch(**moved)
+
+    def on_validation_epoch_start(self) -> None:
+        self.read: list[list[tuple[str, str]]] = [[] for _ in self._data.valid]  # (label, text) by source
+        self.shown: list[Shown] = []
+
+    def validation_step(self, batch: Batch, _: int, dataloader_idx: int = 0) -> None:
+        texts = read_texts(self(batch.images), batch, self.charset)
+        self.read[dataloader_idx] += zip(batch.labels, texts, strict=True)
+        # Of every source the first few, as long as there is room.
+        wanted = min(len(batch), max(1, SHOWN // len(self.read)), SHOWN - len(self.shown))
+        if len(self.read[dataloader_idx]) == len(batch):
+            self.shown += shown(batch, texts)[:wanted]
+
+    @torch.no_grad()
+    def look(self, batch: Batch) -> list[Shown]:
+        """A training batch with what is read in it now."""
+        training = self.training
+        self.eval()
+        texts = read_texts(self(batch.images), batch, self.charset)
+        self.train(training)
+        return shown(batch, texts)
+
+    def configure_optimizers(self) -> Any:
+        settings = self.config.optimiser
+        # A fused step of fp16 would unscale after clipping.
+        optimiser = make_optimiser(self.model, settings, self.hands, fused=self.config.precision != "16")
+        follow = torch.optim.lr_scheduler.LambdaLR(optimiser, schedule(settings, self.config.steps))
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": follow, "interval": "step"}}
+
+    @property
+    def hands(self) -> int:
+        """Batches whose gradients make one update."""
+        return self.config.accumulate * self.ranks.world
+
+    def train_dataloader(self) -> Iterable[Batch]:
+        return _Phased(self)
+
+    def val_dataloader(self) -> list[Iterable[Batch]]:
+        return [_InOrder(source, self.charset, self.preprocessing, self.ranks) for _, source in self._data.valid]
+
+
+def read_texts(logits: Tensor, batch: Batch, charset: Charset) -> list[str]:
+    """Greedily, as `crnn read` does."""
+    decoded = ctc.greedy_batch(logits.detach().float().cpu().numpy(), batch.lengths.tolist())
+    return [charset.decode(each.classes) for each in decoded]
+
+
+def read_source(model: CRNN, charset: Charset, preprocessing: Preprocessing, source: Source) -> list[tuple[str, str]]:
+    """(label, text) of every sample."""
+    return [(each.label, each.text) for each in read_shown(model, charset, preprocessing, source)]
+
+
+def read_shown(model: CRNN, charset: Charset, preprocessing: Preprocessing, source: Source) -> Iterator[Shown]:
+    """Every sample, those of one width together, with what the model reads."""
+    model.eval()
+    device = next(model.parameters()).device
+    for batch in in_order(source, charset, preprocessing):
+        with torch.no_grad():
+            logits = model(batch.images.to(device))
+        yield from shown(batch, read_texts(logits, batch, charset))
+
+
+def shown(batch: Batch, texts: list[str]) -> list[Shown]:
+    """The crops of a batch, as they came into it."""
+    pixels = ((batch.images.detach().float().cpu() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    widths = (batch.lengths * batch.images.shape[3] // batch.columns.shape[1]).tolist()
+    return [
+        Shown(crop[:, :, :width].permute(1, 2, 0).numpy(), label, text)
+        for crop, width, label, text in zip(pixels, widths, batch.labels, texts, strict=True)
+    ]
+
+
+def _named(batch: Batch, numbers: list[int], most: int = 5) -> str:
+    names = ", ".join(f"{batch.paths[i]} ({batch.labels[i]!r})" for i in numbers[:most])
+    return names + (f" and {len(numbers) - most} more" if len(numbers) > most else "")
+
+
+@dataclass
+class _Shared:
+    parts: list[Part]
+    valid: list[tuple[str, Source]]
+
+    def __deepcopy__(self, _: Any) -> _Shared:
+        return self
+
+
+class _Phased:
+    """Rendered crops alone while columns are learnt, then the whole mixture; starts where the trainer stands."""
+
+    def __init__(self, learner: Learner) -> None:
+        self.learner = learner
+
+    def __iter__(self) -> Iterator[Batch]:
+        learner, config, hands = self.learner, self.learner.config, self.learner.hands
+        step = learner.trainer.global_step
+        mine = range(learner.ranks.rank, hands, learner.ranks.world)
+        parts = learner._data.parts
+        phases = [
+            ([part for part in parts if part.endless], 0, config.column_steps),
+            (parts, config.column_steps, config.steps),
+        ]
+        for kept, begin, end in phases:
+            if step >= end:
+                continue
+            # Each phase counts its own batches; the second must not render the first one's crops again.
+            first = begin * config.batch * hands
+            mixture = Mixture(
+                kept, learner.charset, learner.preprocessing, config.batch, config.seed, first, hands, mine
+            )
+            batches = iter(Batches(mixture, step - begin, config.workers))
+            while step < end:
+                for _ in mine:
+                    yield next(batches)
+                step += 1
+
+
+@dataclass
+class _InOrder:
+    source: Source
+    charset: Charset
+    preprocessing: Preprocessing
+    ranks: Ranks
+
+    def __iter__(self) -> Iterator[Batch]:
+        return in_order(self.source, self.charset, self.preprocessing, rank=self.ranks.rank, world=self.ranks.world)
