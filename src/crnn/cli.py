@@ -87,6 +87,25 @@ class _Engine(StrEnum):  # the names of crnn.runtime.ENGINES, without loading it
     torch = "torch"
 
 
+class _Multiply(StrEnum):  # crnn.runtime.PRECISIONS
+    fp32 = "fp32"
+    bf16 = "bf16"
+    int8 = "int8"
+
+
+class _Device(StrEnum):  # crnn.runtime.DEVICES
+    cpu = "cpu"
+    cuda = "cuda"
+    coreml = "coreml"
+
+
+_EngineOption = Annotated[_Engine, typer.Option("--engine", help="What computes.")]
+_PrecisionOption = Annotated[
+    _Multiply | None, typer.Option("--precision", help="Of the multiplications; else the quickest the processor has.")
+]
+_Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Cores that compute; else all.")]
+_DeviceOption = Annotated[_Device, typer.Option("--device", help="Where: cuda and coreml need --engine onnxruntime.")]
+
 _SHOWN = 200  # images that --show draws at most
 
 _Model = Annotated[str, typer.Option("--model", "-m", help="Bundled model, model folder or model.onnx.")]
@@ -120,10 +139,28 @@ _SplitWords = Annotated[
 ]
 
 
-def _open_reader(model: str, engine: _Engine, decoder: _Decoder | None, **decoding: Any) -> Any:
-    from crnn import recognizer
+def _open_reader(
+    model: str,
+    engine: _Engine,
+    precision: _Multiply | None,
+    threads: int | None,
+    device: _Device,
+    decoder: _Decoder | None,
+    **decoding: Any,
+) -> Any:
+    import warnings
 
-    reader = recognizer.load(model, engine.value, decoder=decoder and decoder.value, **decoding)
+    from crnn import recognizer
+    from crnn.errors import EngineWarning
+
+    with warnings.catch_warnings(record=True, category=EngineWarning) as said:
+        warnings.simplefilter("always", EngineWarning)
+        reader = recognizer.load(
+            model, engine.value, precision=precision and precision.value, threads=threads, device=device.value,
+            decoder=decoder and decoder.value, **decoding,
+        )  # fmt: skip
+    for each in said:
+        complain(str(each.message))
     if (lexicon := reader.decoder.lexicon) and lexicon.left_out:
         complain(f"{len(lexicon.left_out)} words of the lexicon have characters that the model does not know, such as "
                  f"{lexicon.left_out[0]!r}: these are not read")  # fmt: skip
@@ -148,7 +185,10 @@ def read(
     language_model: _LanguageModel = None,
     width: _Width = None,
     split_words: _SplitWords = None,
-    engine: Annotated[_Engine, typer.Option(help="What computes.")] = _Engine.openvino,
+    engine: _EngineOption = _Engine.openvino,
+    precision: _PrecisionOption = None,
+    threads: _Threads = None,
+    device: _DeviceOption = _Device.cpu,
 ) -> None:
     """Read words and lines: the text of one image, or PATH<TAB>TEXT a line for several or a directory.
 
@@ -172,7 +212,7 @@ def read(
         if not paths:
             raise typer.Exit(1)
         reader = _open_reader(
-            model, engine, decoder,
+            model, engine, precision, threads, device, decoder,
             lexicon=lexicon, allow=allow, pattern=pattern, language_model=language_model, width=width,
             split_words=split_words,
         )  # fmt: skip
@@ -579,7 +619,10 @@ def evaluate(
     language_model: _LanguageModel = None,
     width: _Width = None,
     split_words: _SplitWords = None,
-    engine: Annotated[_Engine, typer.Option(help="What computes.")] = _Engine.openvino,
+    engine: _EngineOption = _Engine.openvino,
+    precision: _PrecisionOption = None,
+    threads: _Threads = None,
+    device: _DeviceOption = _Device.cpu,
 ) -> None:
     """Read labelled images and say how much was read right, by source and of all samples together.
 
@@ -599,7 +642,7 @@ def evaluate(
         if not opened:
             raise typer.Exit(1)
         reader = _open_reader(
-            model, engine, decoder,
+            model, engine, precision, threads, device, decoder,
             lexicon=lexicon, allow=allow, pattern=pattern, language_model=language_model, width=width,
             split_words=split_words,
         )  # fmt: skip
@@ -656,6 +699,38 @@ def language_model(
     lines = [line for text in texts for line in load_words(text)]
     LanguageModel.train(by_rank(lines) if ranked else lines, order, contexts).save(output)
     print(f"{output}: {output.stat().st_size / 1e6:.1f} MB from {len(lines)} lines")
+
+
+# ---- benchmark -------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def benchmark(
+    model: _Model = "en",
+    engine: Annotated[list[_Engine] | None, typer.Option(help="Measure this one (repeatable); else all.")] = None,
+    precision: Annotated[
+        list[_Multiply] | None, typer.Option(help="Measure this one (repeatable); else all that there are.")
+    ] = None,
+    threads: _Threads = None,
+    data: Annotated[
+        str | None, typer.Option(metavar="SOURCE", help="Read these images; else words that are drawn.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(help="How long to repeat each figure.")] = 1.0,
+    as_json: _Json = False,
+) -> None:
+    """Measure the speed of this machine: reading, starting, preparing, rendering, and what its processor could do."""
+    from crnn import benchmark
+
+    found = benchmark.benchmark(
+        model,
+        engines=engine and [each.value for each in engine],
+        precisions=precision and [each.value for each in precision],
+        threads=threads,
+        data=data,
+        seconds=seconds,
+        progress=lambda what: print(f"measuring {what}", file=sys.stderr, flush=True),
+    )
+    print_json(found.to_dict()) if as_json else print(benchmark.to_table(found))
 
 
 # ---- models ----------------------------------------------------------------------------------------------------------

@@ -65,22 +65,20 @@ def greedy_batch(logits: NDArray[Any], lengths: Sequence[int] | None = None) -> 
     bounds = np.stack([row * steps + start, row * steps + end], axis=1).ravel()
     peaks = np.maximum.reduceat(np.append(probability.ravel(), 0.0), bounds)[::2] if len(bounds) else np.zeros(0)
 
-    cuts = np.searchsorted(row, np.arange(rows + 1))
-    texts = [classes[a:b].tolist() for a, b in pairwise(cuts)]
+    cuts = list(pairwise(np.searchsorted(row, np.arange(rows + 1)).tolist()))
+    listed = classes.tolist()
+    texts = [listed[a:b] for a, b in cuts]
     extended, skips, ends = _extend(texts)
     with np.errstate(over="ignore"):
         emitted = np.exp(_emissions(logits, extended) - (top - np.log(probability)).T[:, :, np.newaxis])
     if lengths is not None:
         emitted[padding.T] = extended[np.nonzero(padding.T)[1]] == BLANK
-    confidence = np.exp(_sum_alignments(emitted, skips, ends))
+    confidence = np.minimum(np.exp(_sum_alignments(emitted, skips, ends)), 1.0).tolist()
+    confidences = peaks.tolist()
+    spans = list(zip(start.tolist(), end.tolist(), strict=True))
     return [
-        Decoding(
-            text,
-            peaks[a:b].tolist(),
-            list(zip(start[a:b].tolist(), end[a:b].tolist(), strict=True)),
-            min(1.0, float(confidence[i])),
-        )
-        for i, (text, (a, b)) in enumerate(zip(texts, pairwise(cuts), strict=True))
+        Decoding(text, confidences[a:b], spans[a:b], whole)
+        for text, (a, b), whole in zip(texts, cuts, confidence, strict=True)
     ]
 
 

@@ -34,3 +34,7 @@ class ConfigError(CrnnError):
 
 class EngineError(CrnnError):
     """An inference engine that is not installed or failed."""
+
+
+class EngineWarning(UserWarning):
+    """An engine does something else than it was asked for, because this machine cannot do that."""

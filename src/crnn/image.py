@@ -129,13 +129,22 @@ def bucket(width: int) -> int:
     return math.ceil(width / step) * step
 
 
-def stack(crops: Sequence[Image], width: int | None = None) -> NDArray[np.float32]:
-    """Prepared crops (h, w, c) → float32 (N, c, h, width) from -1 to 1, padded on the right with 0."""
+def stack(crops: Sequence[Image], width: int | None = None, rows: int | None = None) -> NDArray[np.float32]:
+    """Prepared crops (h, w, c) → float32 (N, c, h, width) from -1 to 1, padded on the right with 0.
+
+    `rows` is N when it is more than there are crops: the rest is 0.
+    """
     height, _, channels = crops[0].shape
     width = bucket(max(crop.shape[1] for crop in crops)) if width is None else width
-    batch = np.zeros((len(crops), channels, height, width), np.float32)
-    for row, crop in zip(batch, crops, strict=True):
-        row[:, :, : crop.shape[1]] = crop.transpose(2, 0, 1).astype(np.float32) / np.float32(127.5) - np.float32(1)
+    pixels = np.zeros((rows or len(crops), channels, height, width), np.uint8)
+    for row, crop in zip(pixels, crops, strict=False):
+        row[:, :, : crop.shape[1]] = crop.transpose(2, 0, 1)
+    batch = pixels.astype(np.float32)  # all at once: several times quicker than crop by crop
+    batch /= np.float32(127.5)
+    batch -= np.float32(1)
+    for i, crop in enumerate(crops):
+        batch[i, :, :, crop.shape[1] :] = 0
+    batch[len(crops) :] = 0
     return batch
 
 

@@ -2,33 +2,48 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+import threading
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from crnn import boxes, ctc, image, pretrained
 from crnn.charset import Charset
 from crnn.decoding import Decoder
-from crnn.document import Character, Line
+from crnn.document import Box, Character, Line
 from crnn.errors import CharsetError, CrnnError, ImageError, ModelError
 from crnn.image import ImageSource, Preprocessing
 from crnn.runtime import Engine, open_engine
 
 BATCH = 64  # crops that the network sees at a time,
 BATCH_PIXELS = BATCH * 256  # and columns of pixels, so that long lines do not multiply the memory
-READ_AHEAD = 512  # images that are sorted by width together
+READ_AHEAD = 512  # images that are sorted by width together,
+READ_FIRST = 32  # of which the first come in smaller groups, so that a few images, too, are shared among the cores
 
 
-def load(model: str | Path = "en", engine: str = "openvino", **decoding: Any) -> Recognizer:
+def load(
+    model: str | Path = "en",
+    engine: str = "openvino",
+    *,
+    precision: str | None = None,
+    threads: int | None = None,
+    device: str = "cpu",
+    **decoding: Any,
+) -> Recognizer:
     """Open a bundled model by its name, a model folder or a model.onnx.
 
-    `decoding` says how it reads (see `crnn.decoding.Decoder`): decoder, lexicon, allow, pattern,
-    language_model, width, split_words.
+    `precision`, `threads` and `device` say how it computes (see `crnn.runtime.open_engine`), `decoding` how it reads
+    (see `crnn.decoding.Decoder`): decoder, lexicon, allow, pattern, language_model, width, split_words.
     """
-    return Recognizer(open_engine(pretrained.find_model(model), engine), str(model), **decoding)
+    found = pretrained.find_model(model)
+    opened = open_engine(found, engine, precision=precision, threads=threads, device=device)
+    return Recognizer(opened, str(model), **decoding)
 
 
 @dataclass(frozen=True)
@@ -59,23 +74,50 @@ class Recognizer:
         except (KeyError, TypeError, AttributeError, CharsetError) as error:
             raise ModelError(f"model {name} has an unusable model.json: {error}") from None
         self.decoder = Decoder.create(self.charset, self.card.get("decoder") or {}, **decoding)
+        self._pool: ThreadPoolExecutor | None = None
+        self._lock = threading.Lock()
 
     def read(self, source: ImageSource) -> Line:
         """Read one image: a path, encoded bytes, a PIL image or a numpy array."""
-        return self.read_batch([source])[0]
+        return self.read_crops([self.crop(source)])[0]
 
     def read_batch(self, sources: Iterable[ImageSource]) -> list[Line]:
         """Read many, in their order; each answer is the one that `read` gives. The first bad image raises its error."""
-        return self.read_crops([self.crop(source) for source in sources])
+        lines = []
+        for _, line in self.read_many(sources):
+            if isinstance(line, CrnnError):
+                raise line
+            lines.append(line)
+        return lines
 
-    def read_many(self, sources: Iterable[ImageSource]) -> Iterator[tuple[ImageSource, Line | CrnnError]]:
-        """Read any number, in their order, yielding (source, Line) or, for one that cannot be read, (source, error)."""
+    def read_many(
+        self, sources: Iterable[ImageSource], characters: bool = True
+    ) -> Iterator[tuple[ImageSource, Line | CrnnError]]:
+        """Read any number, in their order, yielding (source, Line) or, for one that cannot be read, (source, error).
+
+        A few groups of images are read ahead, each on a core of its own, where decoding and preparing the images goes
+        on beside the network of the others. `characters`: with the places of the characters, or the text alone, which
+        is quicker.
+        """
         sources = iter(sources)
-        while chunk := list(islice(sources, READ_AHEAD)):
-            tried = [self._try_crop(source) for source in chunk]
-            lines = iter(self.read_crops([crop for crop in tried if isinstance(crop, Crop)]))
-            for source, crop in zip(chunk, tried, strict=True):
-                yield source, next(lines) if isinstance(crop, Crop) else crop
+        if len(chunk := list(islice(sources, READ_FIRST))) < READ_FIRST or self.engine.parallel == 1:
+            while chunk:
+                yield from zip(chunk, self._read_chunk(chunk, characters), strict=True)
+                chunk = list(islice(sources, READ_AHEAD))
+            return
+        pool, size = self._threads(), READ_FIRST
+        ahead: deque[tuple[list[ImageSource], Future[list[Line | CrnnError]]]] = deque()
+        try:
+            while chunk or ahead:
+                while chunk and len(ahead) <= self.engine.parallel:
+                    ahead.append((chunk, pool.submit(self._read_chunk, chunk, characters, True)))
+                    size = min(2 * size, READ_AHEAD)
+                    chunk = list(islice(sources, size))
+                done, lines = ahead.popleft()
+                yield from zip(done, lines.result(), strict=True)
+        finally:
+            for _, lines in ahead:
+                lines.cancel()
 
     def crop(self, source: ImageSource, max_pixels: int = image.MAX_PIXELS) -> Crop:
         """The first half of `read`: load an image, of less than `max_pixels`, and bring it to the model's height."""
@@ -93,48 +135,100 @@ class Recognizer:
         except ImageError as error:
             return error
 
-    def read_crops(self, crops: Sequence[Crop]) -> list[Line]:
-        """The second half: the answers are those of `read`, in the order of the crops, whatever their neighbours."""
+    def read_crops(self, crops: Sequence[Crop], characters: bool = True, beside: bool = False) -> list[Line]:
+        """The second half: the answers are those of `read`, in the order of the crops, whatever their neighbours.
+
+        `beside`: other threads read at the same time (see `Engine.run`).
+        """
         by_width: dict[int, list[int]] = defaultdict(list)
         for i, crop in enumerate(crops):
             by_width[crop.bucket].append(i)
         lines: dict[int, Line] = {}
         for width, members in by_width.items():
-            size = max(1, min(BATCH, BATCH_PIXELS // width))
-            for start in range(0, len(members), size):
-                batch = members[start : start + size]
-                decodings = self._decode([crops[i].pixels for i in batch], width)
-                lines |= {i: self._line(crops[i], decoding) for i, decoding in zip(batch, decodings, strict=True)}
+            start = 0
+            while start < len(members):
+                rows = _rows(len(members) - start, width)
+                batch = [crops[i] for i in members[start : start + rows]]
+                decodings = self._decode([crop.pixels for crop in batch], width, rows, beside)
+                read = self._lines(batch, decodings) if characters else self._texts(batch, decodings)
+                lines.update(zip(members[start : start + rows], read, strict=True))
+                start += rows
         return [lines[i] for i in range(len(crops))]
 
-    def _decode(self, crops: Sequence[image.Image], width: int) -> list[ctc.Decoding]:
+    def _read_chunk(
+        self, sources: Sequence[ImageSource], characters: bool, beside: bool = False
+    ) -> list[Line | CrnnError]:
+        tried = [self._try_crop(source) for source in sources]
+        lines = iter(self.read_crops([crop for crop in tried if isinstance(crop, Crop)], characters, beside))
+        return [next(lines) if isinstance(crop, Crop) else crop for crop in tried]
+
+    def _threads(self) -> ThreadPoolExecutor:
+        with self._lock:
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(self.engine.parallel, "crnn")
+            return self._pool
+
+    def _decode(self, crops: Sequence[image.Image], width: int, rows: int, beside: bool) -> list[ctc.Decoding]:
         stride = self.preprocessing.stride
-        logits = self.engine.run(image.stack(crops, width))
-        expected = (len(crops), image.timesteps(width, stride), self.charset.num_classes)
+        logits = self.engine.run(image.stack(crops, width, rows), beside)
+        expected = (rows, image.timesteps(width, stride), self.charset.num_classes)
         if logits.shape != expected:
             raise ModelError(
                 f"model {self.name} gives logits of shape {logits.shape} where its model.json promises {expected}: "
                 "export it again"
             )
-        return self.decoder(logits, [image.timesteps(crop.shape[1], stride) for crop in crops])
+        return self.decoder(logits[: len(crops)], [image.timesteps(crop.shape[1], stride) for crop in crops])
 
-    def _line(self, crop: Crop, decoding: ctc.Decoding) -> Line:
-        text = self.charset.decode(decoding.classes)
-        rows, columns = crop.pixels.shape[:2]
-        across, down = crop.width / columns, crop.height / rows  # pixels of the original a pixel of the prepared crop
-        places = boxes.place(crop.pixels, decoding.spans, self.preprocessing.stride) * (across, down, across, down)
-        characters = []
-        for character, confidence, place in zip(text, decoding.confidences, places.astype(int).tolist(), strict=True):
-            left, top, right, bottom = place
-            box = (left, top, min(max(left + 1, right), crop.width), min(max(top + 1, bottom), crop.height))
-            characters.append(Character(character, confidence, box))
-        if self.decoder.splitter:
-            characters = _parted(characters, self.decoder.splitter.split(text))
-            text = "".join(character.text for character in characters)
-        return Line(text, decoding.confidence, tuple(characters), path=crop.path)
+    def _texts(self, crops: Sequence[Crop], decodings: Sequence[ctc.Decoding]) -> list[Line]:
+        lines = []
+        for crop, decoding in zip(crops, decodings, strict=True):
+            text = self.charset.decode(decoding.classes)
+            if self.decoder.splitter:
+                text = self.decoder.splitter.split(text)
+            lines.append(Line(text, decoding.confidence, path=crop.path))
+        return lines
+
+    def _lines(self, crops: Sequence[Crop], decodings: Sequence[ctc.Decoding]) -> list[Line]:
+        lines = []
+        places = iter(self._boxes(crops, decodings))
+        for crop, decoding in zip(crops, decodings, strict=True):
+            text = self.charset.decode(decoding.classes)
+            characters = [
+                Character(character, confidence, next(places))
+                for character, confidence in zip(text, decoding.confidences, strict=True)
+            ]
+            if self.decoder.splitter:
+                characters = _parted(characters, self.decoder.splitter.split(text))
+                text = "".join(character.text for character in characters)
+            lines.append(Line(text, decoding.confidence, tuple(characters), path=crop.path))
+        return lines
+
+    def _boxes(self, crops: Sequence[Crop], decodings: Sequence[ctc.Decoding]) -> Iterator[Box]:
+        """The box of every character of every crop, in pixels of the original."""
+        spans = [decoding.spans for decoding in decodings]
+        numbers = [len(each) for each in spans]
+        size = np.repeat([(crop.width, crop.height) for crop in crops], numbers, axis=0)  # (characters, 2)
+        prepared = np.repeat([crop.pixels.shape[1::-1] for crop in crops], numbers, axis=0)
+        places = boxes.place_all([crop.pixels for crop in crops], spans, self.preprocessing.stride)
+        places = (places.reshape(-1, 2, 2) * (size / prepared)[:, np.newaxis]).astype(int)
+        near = places[:, 0]
+        far = np.minimum(np.maximum(near + 1, places[:, 1]), size)
+        return map(tuple, np.concatenate([near, far], axis=1).tolist())
 
     def __repr__(self) -> str:
         return f"<Recognizer {self.name}: {len(self.charset)} characters>"
+
+
+def _rows(left: int, width: int) -> int:
+    """How many rows the next batch has when so many crops of a width are left.
+
+    Engines prepare anew for every shape that they have not seen, which takes as long as reading many crops: batches
+    have 1, 2, 4, 8, 16, 32 or 64 rows and nothing between. Up to 8, empty rows fill up what is missing.
+    """
+    most = max(1, min(BATCH, BATCH_PIXELS // width))
+    if left <= 8:
+        return min(1 << (left - 1).bit_length(), 1 << (most.bit_length() - 1))
+    return 1 << (min(left, most).bit_length() - 1)
 
 
 def _parted(characters: list[Character], text: str) -> list[Character]:

@@ -1,13 +1,16 @@
 """Images to logits: one interface to OpenVINO, ONNX Runtime and PyTorch.
 
-An engine is opened on a model and from then on knows two things: `card`, the model's own description, and
-`run(batch)`. OpenVINO (default) and ONNX Runtime read nothing but model.onnx, whose metadata hold the card; PyTorch
-reads the folder's model.json and weights.
+An engine is opened on a model and from then on knows three things: `card`, the model's own description, `run(batch)`,
+and `parallel`, how many calls of `run` it takes at a time to keep the machine busy. OpenVINO (default) and ONNX Runtime
+read nothing but the ONNX file, whose metadata hold the card; PyTorch reads the folder's model.json and weights.
+
+What the machine cannot do falls back to what it can, and an EngineWarning says so in one sentence.
 """
 
 from __future__ import annotations
 
 import threading
+import warnings
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,105 +18,195 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crnn.card import CARD, parse_card
-from crnn.errors import EngineError, ModelError
+from crnn.errors import EngineError, EngineWarning, ModelError
+from crnn.machine import cores
 
 ENGINES = ("openvino", "onnxruntime", "torch")
+PRECISIONS = ("fp32", "bf16", "int8")  # of the multiplications
+DEVICES = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "coreml": "CoreMLExecutionProvider"}
+INT8 = "model-int8.onnx"  # beside model.onnx, where a model has 8-bit weights as well
 
 
 class Engine(Protocol):
     card: dict[str, Any]
+    parallel: int
+    """As many calls of `run` with `beside=True` at a time keep every core busy."""
 
-    def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Images (N, C, H, W) from -1 to 1 → logits (N, T, classes). Any N and W, from any thread."""
+    def run(self, batch: NDArray[np.float32], beside: bool = False) -> NDArray[np.float32]:
+        """Images (N, C, H, W) from -1 to 1 → logits (N, T, classes). Any N and W, from any thread.
+
+        `beside`: other calls run at the same time, so this one keeps to its share of the cores.
+        """
         ...
 
 
-def open_engine(model: str | Path, engine: str = "openvino") -> Engine:
-    """Open a model folder, or a model.onnx by itself. ModelError or EngineError say why not."""
+def open_engine(
+    model: str | Path,
+    engine: str = "openvino",
+    *,
+    precision: str | None = None,
+    threads: int | None = None,
+    device: str = "cpu",
+) -> Engine:
+    """Open a model folder, or a model.onnx by itself. ModelError or EngineError say why not.
+
+    `precision` is fp32, bf16 or int8 (the model's 8-bit weights, if it has any); None takes bf16 where the processor
+    multiplies it natively, else fp32. `threads` are all cores when None. `device` is cpu, or cuda or coreml for ONNX
+    Runtime and cuda for PyTorch.
+    """
     path = Path(model)
-    if engine not in ENGINES:
-        raise EngineError(f"engine {engine!r} does not exist: choose from {', '.join(ENGINES)}")
+    for given, known, what in ((engine, ENGINES, "engine"), (device, DEVICES, "device")):
+        if given not in known:
+            raise EngineError(f"{what} {given!r} does not exist: choose from {', '.join(known)}")
+    if precision is not None and precision not in PRECISIONS:
+        raise EngineError(f"precision {precision!r} does not exist: choose from {', '.join(PRECISIONS)}")
+    if threads is not None and threads < 1:
+        raise EngineError(f"{threads} threads compute nothing: give 1 or more")
+    threads = threads or cores()
     if engine == "torch":
-        return _Torch(path)
-    file = _onnx_file(path)
-    return _OpenVINO(file) if engine == "openvino" else _ONNXRuntime(file)
+        return _Torch(path, precision, threads, device)
+    file = _onnx_file(path, precision == "int8")
+    if engine == "onnxruntime":
+        return _ONNXRuntime(file, precision, threads, device)
+    if device != "cpu":
+        raise EngineError(f"engine openvino computes on the cpu, not on {device}: choose --engine onnxruntime")
+    return _OpenVINO(file, precision, threads)
 
 
 class _OpenVINO:
-    """bfloat16 where the processor multiplies it natively, else float32: OpenVINO's own choice for speed."""
+    """One model compiled twice, each when it is first needed: all cores on one batch, and a batch on every core.
 
-    def __init__(self, file: Path) -> None:
+    The second reads many batches a fifth faster than the first, which reads one faster than the second.
+    """
+
+    def __init__(self, file: Path, precision: str | None, threads: int) -> None:
         import openvino
         from openvino.frontend import FrontEndManager
 
+        self.parallel = threads
+        self._core = openvino.Core()
+        self._hints: dict[str, Any] = {"INFERENCE_NUM_THREADS": threads}
+        can = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        if precision in ("fp32", "bf16"):
+            if precision == "bf16" and "BF16" not in can:
+                _fall_back("this processor does not multiply bf16 natively", "fp32")
+                precision = "fp32"
+            self._hints["INFERENCE_PRECISION_HINT"] = "f32" if precision == "fp32" else "bf16"
+        elif precision == "int8" and "INT8" not in can:
+            _fall_back("this processor does not multiply int8 natively", "the same weights in its own precision")
         try:
             frontend = FrontEndManager().load_by_framework(
                 "onnx"
             )  # alone: the others would complain of what is not theirs
-            model = frontend.convert(frontend.load(str(file)))
-            self._compiled = openvino.Core().compile_model(model, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
+            self._model = frontend.convert(frontend.load(str(file)))
+            self._together = self._compile(1)
         except Exception as error:  # its exceptions have no common base of their own
             raise ModelError(f"{file} cannot be opened: {_last_line(error)}") from None
         try:
-            text = model.get_rt_info(["framework", CARD]).value
+            text = self._model.get_rt_info(["framework", CARD]).value
         except RuntimeError:
             text = None
         self.card = parse_card(text, str(file))
+        self._beside: Any = None
+        self._lock = threading.Lock()
         self._local = threading.local()  # a request holds buffers, so every thread has its own
 
-    def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        request = getattr(self._local, "request", None)
+    def run(self, batch: NDArray[np.float32], beside: bool = False) -> NDArray[np.float32]:
+        if self.parallel == 1:
+            beside = False
+        requests = self._local.__dict__
+        request = requests.get("beside" if beside else "together")
         if request is None:
-            request = self._local.request = self._compiled.create_infer_request()
+            compiled = self._together
+            if beside:
+                with self._lock:
+                    compiled = self._beside = self._beside or self._compile(self.parallel)
+            request = requests["beside" if beside else "together"] = compiled.create_infer_request()
         logits: NDArray[np.float32] = request.infer({0: batch}, share_inputs=True)[0]
         return logits
 
+    def _compile(self, streams: int) -> Any:
+        return self._core.compile_model(self._model, "CPU", {**self._hints, "NUM_STREAMS": str(streams)})
+
 
 class _ONNXRuntime:
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, precision: str | None, threads: int, device: str) -> None:
         try:
             import onnxruntime
         except ImportError:
             raise EngineError("engine onnxruntime is not installed: pip install 'crnn[onnx]'") from None
+        self.parallel = 1
+        if precision == "bf16":
+            _fall_back("engine onnxruntime has no bf16", "fp32")
+        provider = DEVICES[device]
+        if provider not in onnxruntime.get_available_providers():
+            package = "onnxruntime-gpu" if device == "cuda" else "onnxruntime of a Mac"
+            _fall_back(f"the installed onnxruntime knows no {device} (it takes {package})", "the cpu")
+            provider = DEVICES["cpu"]
         try:
             options = onnxruntime.SessionOptions()
             options.log_severity_level = 3  # errors; its warnings are for who exports
-            self._session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+            options.intra_op_num_threads = threads
+            self._session = onnxruntime.InferenceSession(
+                file, options, providers=list(dict.fromkeys([provider, DEVICES["cpu"]]))
+            )
         except Exception as error:  # its exceptions have no common base of their own
             raise ModelError(f"{file} cannot be opened: {_last_line(error)}") from None
         self.card = parse_card(self._session.get_modelmeta().custom_metadata_map.get(CARD), str(file))
         self._input = self._session.get_inputs()[0].name
 
-    def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(self, batch: NDArray[np.float32], beside: bool = False) -> NDArray[np.float32]:
         logits: NDArray[np.float32] = self._session.run(None, {self._input: batch})[0]
         return logits
 
 
 class _Torch:
-    """The weights as they were trained, in float32: what the others are compared with."""
+    """The weights as they were trained, in float32 unless bf16 is asked for: what the others are compared with."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, precision: str | None, threads: int, device: str) -> None:
         try:
             import torch
         except ImportError:
             raise EngineError("engine torch is not installed: pip install 'crnn[train]'") from None
         from crnn import checkpoint
 
-        self._torch = torch
-        self._network, card = checkpoint.load(folder)
+        if precision == "int8":
+            raise EngineError("engine torch has no int8: choose --engine openvino or onnxruntime")
+        if device == "coreml":
+            raise EngineError("engine torch does not know coreml: choose --engine onnxruntime")
+        if device == "cuda" and not torch.cuda.is_available():
+            _fall_back("PyTorch finds no CUDA device", "the cpu")
+            device = "cpu"
+        self._torch, self.parallel = torch, 1
+        self._threads, self._device, self._half = threads, device, precision == "bf16"
+        network, card = checkpoint.load(folder)
+        self._network = network.to(device)
         self.card = parse_card(card.to_json(), str(folder))
 
-    def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        with self._torch.inference_mode():
-            logits: NDArray[np.float32] = self._network(self._torch.from_numpy(batch)).numpy()
+    def run(self, batch: NDArray[np.float32], beside: bool = False) -> NDArray[np.float32]:
+        torch = self._torch
+        if self._device == "cpu" and torch.get_num_threads() != self._threads:
+            torch.set_num_threads(self._threads)
+        with torch.inference_mode(), torch.autocast(self._device, torch.bfloat16, enabled=self._half):
+            logits: NDArray[np.float32] = self._network(torch.from_numpy(batch).to(self._device)).float().cpu().numpy()
         return logits
 
 
-def _onnx_file(path: Path) -> Path:
+def _fall_back(why: str, what: str) -> None:
+    warnings.warn(f"{why}: it is read with {what}", EngineWarning, stacklevel=4)
+
+
+def _onnx_file(path: Path, int8: bool = False) -> Path:
     """The model.onnx of a folder, or the file itself, after a look at what it is."""
     if not path.exists():
         raise ModelError(f"{path} does not exist: give a model folder or a model.onnx")
     file = path / "model.onnx" if path.is_dir() else path
+    if int8 and path.is_dir():
+        if not (path / INT8).exists():
+            raise ModelError(
+                f"{path} has no 8-bit weights ({INT8}): crnn export --precision int8 makes a model of them"
+            )
+        file = path / INT8
     try:
         with file.open("rb") as stream:
             start = stream.read(1)

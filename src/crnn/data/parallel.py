@@ -17,14 +17,10 @@ from typing import Any, TypeVar
 import cv2
 
 from crnn.errors import CrnnError, DataError
+from crnn.machine import cores
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
-
-
-def cores() -> int:
-    """Cores this process may use (a container or taskset may allow fewer than the machine has)."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run(
