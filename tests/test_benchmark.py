@@ -3,6 +3,7 @@
 import json
 import threading
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 import bars
 import crnn
 from crnn import benchmark, image, machine, recognizer, runtime
+from crnn.config import SynthConfig
 from crnn.errors import ConfigError, EngineError, EngineWarning, ModelError
 from test_cli import crnn as run
 
@@ -17,7 +19,7 @@ from test_cli import crnn as run
 @pytest.fixture(scope="module")
 def measured(bar_model):
     done = run("benchmark", "--model", str(bar_model), "--engine", "openvino", "--precision", "fp32",
-               "--seconds", "0.001", "--threads", "2", "--json")  # fmt: skip
+               "--seconds", "0.001", "--crops", "48", "--json", "--part", "reading", "--part", "start-up")  # fmt: skip
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -36,7 +38,7 @@ def test_every_figure_of_the_table_is_there(measured):
         assert each["crops_per_second"] > 0
         assert each["network_share"] > 0
         assert each["one_milliseconds"] > 0
-    assert set(measured["other"]) == {"start-up", "preparing", "rendering"}
+    assert set(measured["other"]) == {"start-up"}
     table = benchmark.to_table(benchmark.Benchmark(
         measured["machine"], measured["model"], [benchmark.Network(**each) for each in measured["network"]],
         [benchmark.Reading(**each) for each in measured["reading"]], measured["other"]))  # fmt: skip
@@ -54,9 +56,18 @@ def test_operations_are_counted_from_the_graph():
     assert benchmark.multiply_adds("en", 100) == first + residual + column + recurrent + steps * 384 * classes
 
 
-def test_nothing_is_measured_in_no_time():
-    with pytest.raises(ConfigError, match="more than 0"):
-        benchmark.benchmark(seconds=0)
+def test_preparing_and_rendering_are_measured(monkeypatch):
+    faces = SynthConfig(fonts=(str(Path(__file__).parent / "fonts"),))
+    monkeypatch.setattr("crnn.config.SynthConfig", lambda: faces)
+    found = benchmark.benchmark(seconds=0.001, crops=8, parts=["preparing", "rendering"])
+    assert found.other["preparing"]["images_per_second"] > 0
+    assert found.other["rendering"]["crops_per_second_and_core"] > 0
+
+
+@pytest.mark.parametrize("options", [{"seconds": 0}, {"crops": 0}, {"parts": ["sleeping"]}])
+def test_what_measures_nothing_is_refused(options):
+    with pytest.raises(ConfigError, match=r"measure nothing|no part"):
+        benchmark.benchmark(**options)
 
 
 # ---- the hot path

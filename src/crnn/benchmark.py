@@ -30,7 +30,7 @@ from crnn.runtime import ENGINES, Engine
 
 WIDTHS = (48, 112, 208, 512)  # padded widths of the table; a word is about 100 wide, a line 500
 BATCHES = (1, 8, BATCH)
-CROPS = 1024  # images of a run from bytes to text
+PARTS = ("reading", "start-up", "preparing", "rendering", "training")
 _MATRIX = 2048  # rows and columns of the product that the machine's peak is measured with
 _WORDS = (
     "the",
@@ -96,23 +96,27 @@ def benchmark(
     precisions: Sequence[str] | None = None,
     threads: int | None = None,
     data: str | Path | None = None,
+    crops: int = 1024,
     seconds: float = 1.0,
-    training: bool = False,
+    parts: Sequence[str] = PARTS[:-1],
     progress: Callable[[str], None] = lambda what: None,
 ) -> Benchmark:
-    """Measure what is installed; `engines` and `precisions` choose among it. `training` takes a minute or two more.
+    """Measure `parts` of what is installed; `engines` and `precisions` choose among it.
 
-    `data` gives the crops; without it, words are drawn. `progress` hears what comes next.
+    `data` gives the `crops` images of a run from bytes to text; without it, words are drawn. `progress` hears what
+    comes next.
     """
-    if seconds <= 0:
-        raise ConfigError(f"{seconds} seconds measure nothing: give more than 0")
+    if seconds <= 0 or crops < 1:
+        raise ConfigError(f"{seconds} seconds and {crops} crops measure nothing: give more than 0")
+    if unknown := sorted(set(parts) - set(PARTS)):
+        raise ConfigError(f"{unknown[0]} is no part of the benchmark: choose from {', '.join(PARTS)}")
     found = Benchmark(machine.describe(), {"name": str(model)})
     threads = threads or machine.cores()
     progress("the machine")
     found.machine |= {"threads": threads, "peak_gflops": peaks(threads, seconds), "copy_gb_s": _copying(seconds)}
     found.model |= {"gflop_per_crop": {width: round(2e-9 * multiply_adds(model, width), 4) for width in WIDTHS}}
-    encoded = _encoded(data)
-    for name, precision in _choices(engines, precisions):
+    encoded = _encoded(data, crops)
+    for name, precision in _choices(engines, precisions) if "reading" in parts else ():
         progress(f"reading with {name} in {precision}")
         try:
             with warnings.catch_warnings():
@@ -124,12 +128,11 @@ def benchmark(
         peak = found.machine["peak_gflops"].get(precision)
         found.network += _network(reader, name, precision, seconds, found.model["gflop_per_crop"], peak)
         found.reading += _reading(reader, name, precision, seconds, encoded)
-    for what, measure in (("start-up", _starting), ("preparing", _preparing), ("rendering", _rendering)):
-        progress(what)
-        found.other[what] = measure(model, seconds)
-    if training:
-        progress("training")
-        found.other["training"] = _training(seconds)
+    measures = {"start-up": _starting, "preparing": _preparing, "rendering": _rendering, "training": _training}
+    for what in parts:
+        if what in measures:
+            progress(what)
+            found.other[what] = measures[what](model, seconds, encoded)
     return found
 
 
@@ -310,14 +313,14 @@ def _together(engine: Engine, batches: Sequence[NDArray[np.float32]], seconds: f
     return len(batches) / took
 
 
-def _encoded(data: str | Path | None) -> list[bytes]:
-    """CROPS encoded images: of a source, from its start and as often as needed, or drawn."""
+def _encoded(data: str | Path | None, crops: int) -> list[bytes]:
+    """So many encoded images: of a source, from its start and as often as needed, or drawn."""
     if data is None:
-        return [_drawn(number) for number in range(CROPS)]
+        return [_drawn(number) for number in range(crops)]
     source = open_source(data)
     if not len(source):
         raise ConfigError(f"{data} has no samples to read")
-    return [source[number % len(source)].image for number in range(CROPS)]
+    return [source[number % len(source)].image for number in range(crops)]
 
 
 def _drawn(number: int) -> bytes:
@@ -335,11 +338,11 @@ def _drawn(number: int) -> bytes:
 # ---- the rest --------------------------------------------------------------------------------------------------------
 
 
-def _starting(model: str, seconds: float) -> dict[str, Any]:
+def _starting(model: str, seconds: float, encoded: list[bytes]) -> dict[str, Any]:
     """One word in a process of its own, from the command to the text; the first start, from a cold disk, apart."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "word.jpg")
-        file.write_bytes(_drawn(0))
+        file.write_bytes(encoded[0])
         command = [sys.executable, "-m", "crnn", "read", "--model", model, str(file)]
 
         def start() -> None:
@@ -348,22 +351,22 @@ def _starting(model: str, seconds: float) -> dict[str, Any]:
         return {"seconds": round(_median(start, 3 * seconds), 3)}
 
 
-def _preparing(model: str, seconds: float) -> dict[str, Any]:
+def _preparing(model: str, seconds: float, encoded: list[bytes]) -> dict[str, Any]:
     from crnn.data.prepare import prepare
 
     with tempfile.TemporaryDirectory() as folder:
         images = Path(folder, "in")
         images.mkdir()
-        for number in range(CROPS):
-            (images / f"{number}.jpg").write_bytes(_drawn(number))
-        labels = "".join(f"{number}.jpg\tword\n" for number in range(CROPS))
+        for number, data in enumerate(encoded):
+            (images / f"{number}.jpg").write_bytes(data)
+        labels = "".join(f"{number}.jpg\tword\n" for number in range(len(encoded)))
         (images / "labels.tsv").write_text(labels, encoding="utf-8")
         began = time.perf_counter()
         prepare([images], Path(folder, "out"), duplicates=True)
-        return {"images_per_second": round(CROPS / (time.perf_counter() - began), 1)}
+        return {"images_per_second": round(len(encoded) / (time.perf_counter() - began), 1)}
 
 
-def _rendering(model: str, seconds: float) -> dict[str, Any]:
+def _rendering(model: str, seconds: float, encoded: list[bytes]) -> dict[str, Any]:
     try:
         from crnn.charset import named
         from crnn.config import SynthConfig
@@ -377,7 +380,7 @@ def _rendering(model: str, seconds: float) -> dict[str, Any]:
     return {"crops_per_second_and_core": round(1 / took, 1)}
 
 
-def _training(seconds: float) -> dict[str, Any]:
+def _training(model: str, seconds: float, encoded: list[bytes]) -> dict[str, Any]:
     raise ConfigError("not measured in this version")
 
 

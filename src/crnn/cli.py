@@ -715,6 +715,10 @@ def benchmark(
     data: Annotated[
         str | None, typer.Option(metavar="SOURCE", help="Read these images; else words that are drawn.")
     ] = None,
+    part: Annotated[
+        list[str] | None, typer.Option(help="reading, start-up, preparing or rendering (repeatable); else these four.")
+    ] = None,
+    crops: Annotated[int, typer.Option(min=1, help="Images of a run from bytes to text.")] = 1024,
     seconds: Annotated[float, typer.Option(help="How long to repeat each figure.")] = 1.0,
     as_json: _Json = False,
 ) -> None:
@@ -727,7 +731,9 @@ def benchmark(
         precisions=precision and [each.value for each in precision],
         threads=threads,
         data=data,
+        crops=crops,
         seconds=seconds,
+        parts=part or benchmark.PARTS[:-1],
         progress=lambda what: print(f"measuring {what}", file=sys.stderr, flush=True),
     )
     print_json(found.to_dict()) if as_json else print(benchmark.to_table(found))
