@@ -11,13 +11,25 @@ from crnn.errors import CrnnError
 
 if TYPE_CHECKING:
     from crnn.evaluation import evaluate
+    from crnn.page.reader import PageReader
     from crnn.recognizer import Recognizer, load
 
 __version__ = "0.1.0"
-__all__ = ["Character", "Charset", "CrnnError", "Document", "Line", "Page", "Recognizer", "evaluate", "load"]
+__all__ = [
+    "Character",
+    "Charset",
+    "CrnnError",
+    "Document",
+    "Line",
+    "Page",
+    "PageReader",
+    "Recognizer",
+    "evaluate",
+    "load",
+]
 
 # Public names that need a library to be loaded come from these modules when they are first used.
-_LAZY = {"Recognizer": "recognizer", "load": "recognizer", "evaluate": "evaluation"}
+_LAZY = {"Recognizer": "recognizer", "load": "recognizer", "evaluate": "evaluation", "PageReader": "page.reader"}
 
 
 def __getattr__(name: str) -> Any:

@@ -254,6 +254,82 @@ def _only_our_stderr() -> Iterator[None]:
         os.close(nothing)
 
 
+# ---- read-page -------------------------------------------------------------------------------------------------------
+
+
+class _PageFormat(StrEnum):  # the names of crnn.page.formats.FORMATS, without loading it
+    text = "text"
+    json = "json"
+    markdown = "markdown"
+    hocr = "hocr"
+    alto = "alto"
+
+
+_PAGES_SHOWN = 20  # that --show draws at most
+
+
+@app.command("read-page")
+def read_page(
+    documents: Annotated[list[Path], typer.Argument(metavar="IMAGE|PDF|DIR", help="Scans, screenshots, PDF, TIFF.")],
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="auto (each line by the surest), bundled model, folder or model.onnx.")
+    ] = "auto",
+    format: Annotated[_PageFormat, typer.Option("--format", "-f", help="What is written.")] = _PageFormat.text,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File for one document, folder for more; else stdout.")
+    ] = None,
+    pages: Annotated[str | None, typer.Option(metavar="1-3,7", help="Pages to read of every document.")] = None,
+    password: Annotated[str | None, typer.Option(help="Of encrypted PDF files.")] = None,
+    dpi: Annotated[float, typer.Option(min=36, max=1200, help="At which PDF pages are drawn.")] = 300,
+    min_confidence: Annotated[float, typer.Option(min=0, max=1, help="Leave out lines read with less.")] = 0.0,
+    show: Annotated[Path | None, typer.Option(help="Draw the pages and what was read into this picture.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that share the documents.")] = 1,
+    decoder: _Decoding = None,
+    lexicon: _Lexicon = None,
+    language_model: _LanguageModel = None,
+    split_words: _SplitWords = None,
+    engine: Annotated[_Engine, typer.Option(help="What computes.")] = _Engine.openvino,
+) -> None:
+    """Read whole pages: lines are found, read and put in order, paragraphs and indents kept.
+
+    With a folder as --output, documents that were written there before are left out, so the same command continues
+    interrupted work. What cannot be read is named on stderr, the rest is read, and the exit status is 1.
+    """
+    from crnn.page import batch
+    from crnn.show import draw_page, save_sheet
+
+    pictures: list[Any] = []
+
+    def watch(page: Any, pixels: Any) -> None:
+        if len(pictures) < _PAGES_SHOWN:
+            pictures.append(draw_page(pixels, page))
+
+    failed = False
+    reading = {
+        "model": model, "engine": engine.value, "dpi": dpi, "password": password, "min_confidence": min_confidence,
+        "decoder": decoder and decoder.value, "lexicon": lexicon, "language_model": language_model,
+        "split_words": split_words,
+    }  # fmt: skip
+    with _only_our_stderr(), _report() as progress:
+        jobs = batch.plan(documents, output, format.value)
+        if not jobs:
+            complain(f"{documents[0]} has no documents in it: images and PDF files")
+            raise typer.Exit(1)
+        outcomes = batch.read_documents(
+            jobs, format.value, reading, batch.parse_pages(pages), workers, progress, watch if show else None
+        )
+        for outcome in outcomes:
+            for problem in outcome.problems:
+                complain(problem)
+            failed = failed or bool(outcome.problems)
+        if done := sum(job.done for job in jobs):
+            complain(f"{done} of {len(jobs)} documents were there already and not read again")
+        if show:
+            save_sheet(show, pictures)
+    if failed:
+        raise typer.Exit(1)
+
+
 # ---- synth -----------------------------------------------------------------------------------------------------------
 
 

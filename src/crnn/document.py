@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 Box: TypeAlias = tuple[int, int, int, int]
+Corners: TypeAlias = tuple[tuple[float, float], tuple[float, float], tuple[float, float], tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -23,14 +24,38 @@ class Character:
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where a line stands among the others of its page; all numbers count from 0.
+
+    Between blocks the page leaves a blank line. A paragraph is one or more lines of a block. A table is a block whose
+    lines are cells: those of one row have the same `row`.
+    """
+
+    block: int = 0
+    paragraph: int = 0
+    indent: int = 0  # spaces, half as wide as the line is high, between the left edge of the column and the line
+    row: int | None = None
+    column: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        values = {"block": self.block, "paragraph": self.paragraph, "indent": self.indent}
+        return values if self.row is None else values | {"row": self.row, "column": self.column}
+
+
+@dataclass(frozen=True)
 class Line:
-    """One line or word. `box` is its place on the page, `path` the image it came from, where there is one."""
+    """One line or word. `box` is its place on the page, `path` the image it came from, where there is one.
+
+    `corners` are those of a line on a page, clockwise from the top left of its text: a skewed line is no upright box.
+    """
 
     text: str
     confidence: float  # 0..1, of the line being right as a whole
     characters: tuple[Character, ...] = ()
     box: Box | None = None
     path: str | None = None
+    corners: Corners | None = None
+    place: Place | None = None
 
     def __str__(self) -> str:
         return self.text
@@ -61,6 +86,10 @@ class Line:
         values |= {"text": self.text, "confidence": round(self.confidence, 4)}
         if self.box is not None:
             values["box"] = list(self.box)
+        if self.corners is not None:
+            values["corners"] = [[round(x, 1), round(y, 1)] for x, y in self.corners]
+        if self.place is not None:
+            values |= self.place.to_dict()
         values["characters"] = [character.to_dict() for character in self.characters]
         if len(words := self.words) > 1:
             keys = ("text", "confidence", "box")
@@ -76,26 +105,46 @@ class Page:
     width: int
     height: int
     number: int = 1
+    angle: float = 0.0  # degrees by which the text runs clockwise: the skew, and 180 for a page upside down
+    dpi: float | None = None  # pixels an inch, where known
 
     @property
     def text(self) -> str:
-        return "\n".join(line.text for line in self.lines)
+        """With the page's paragraphs and indents; the cells of a table's row are parted by tabs."""
+        return "".join(f"{before}{line.text}" for before, line in zip(self._spacing(), self.lines, strict=True))
+
+    def _spacing(self) -> list[str]:
+        """What stands before each line in the text."""
+        spacing: list[str] = []
+        last: Place | None = None
+        for line in self.lines:
+            place = line.place
+            if last is None or place is None:
+                before = "\n" if spacing else ""
+            elif place.block != last.block:
+                before = "\n\n"
+            elif place.row is not None and place.row == last.row:
+                before = "\t"
+            else:
+                before = "\n"
+            spacing.append(before + " " * (0 if place is None else place.indent))
+            last = place
+        return spacing
 
     def to_dict(self) -> dict[str, Any]:
-        return {
-            "number": self.number,
-            "width": self.width,
-            "height": self.height,
-            "lines": [line.to_dict() for line in self.lines],
-        }
+        values = {"number": self.number, "width": self.width, "height": self.height, "angle": self.angle}
+        if self.dpi is not None:
+            values["dpi"] = self.dpi
+        return values | {"text": self.text, "lines": [line.to_dict() for line in self.lines]}
 
 
 @dataclass(frozen=True)
 class Document:
-    """The pages of one file; `document[0]` is the first."""
+    """The pages of one file that could be read; `document[0]` is the first. `problems` names those that could not."""
 
     pages: tuple[Page, ...]
     path: str | None = None
+    problems: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.pages)
@@ -110,4 +159,5 @@ class Document:
 
     def to_dict(self) -> dict[str, Any]:
         values: dict[str, Any] = {} if self.path is None else {"path": self.path}
-        return values | {"pages": [page.to_dict() for page in self.pages]}
+        values |= {"pages": [page.to_dict() for page in self.pages]}
+        return values | ({"problems": list(self.problems)} if self.problems else {})

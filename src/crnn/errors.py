@@ -12,6 +12,10 @@ class ImageError(CrnnError):
     """An image that cannot be read or is of no use."""
 
 
+class PageError(CrnnError):
+    """A document or a page of one that cannot be read or written."""
+
+
 class CharsetError(CrnnError):
     """A charset that is not one, or a text with a character outside it."""
 

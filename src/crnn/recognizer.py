@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from crnn import boxes, ctc, image, pretrained
-from crnn.charset import Charset
+from crnn.charset import BLANK, Charset
 from crnn.decoding import Decoder
 from crnn.document import Box, Character, Line
 from crnn.errors import CharsetError, CrnnError, ImageError, ModelError
@@ -119,12 +121,16 @@ class Recognizer:
             for _, lines in ahead:
                 lines.cancel()
 
-    def crop(self, source: ImageSource, max_pixels: int = image.MAX_PIXELS) -> Crop:
-        """The first half of `read`: load an image, of less than `max_pixels`, and bring it to the model's height."""
+    def crop(self, source: ImageSource, max_pixels: int = image.MAX_PIXELS, any_width: bool = False) -> Crop:
+        """The first half of `read`: load an image, of less than `max_pixels`, and bring it to the model's height.
+
+        `any_width`: of any length; what is beyond the model's width is read in windows that overlap.
+        """
         path = str(source) if isinstance(source, (str, Path)) else None
         pixels = image.load(source, max_pixels=max_pixels)
         try:
-            prepared = image.prepare(pixels, self.preprocessing)
+            prepared = image.prepare(pixels, replace(self.preprocessing, max_width=sys.maxsize) if any_width
+                                     else self.preprocessing)  # fmt: skip
         except ImageError as error:
             raise ImageError(f"{path}: {error}") if path else error from None
         return Crop(prepared, pixels.shape[1], pixels.shape[0], path)
@@ -170,7 +176,11 @@ class Recognizer:
 
     def _decode(self, crops: Sequence[image.Image], width: int, rows: int, beside: bool) -> list[ctc.Decoding]:
         stride = self.preprocessing.stride
-        logits = self.engine.run(image.stack(crops, width, rows), beside)
+        if width > self.preprocessing.max_width:
+            rows = len(crops)
+            logits = np.stack([self._read_windows(crop, width, beside) for crop in crops])
+        else:
+            logits = self.engine.run(image.stack(crops, width, rows), beside)
         expected = (rows, image.timesteps(width, stride), self.charset.num_classes)
         if logits.shape != expected:
             raise ModelError(
@@ -178,6 +188,29 @@ class Recognizer:
                 "export it again"
             )
         return self.decoder(logits[: len(crops)], [image.timesteps(crop.shape[1], stride) for crop in crops])
+
+    def _read_windows(self, crop: image.Image, width: int, beside: bool) -> NDArray[np.float32]:
+        """Logits (T, C) of a prepared crop as if padded to `width`, put together from windows that overlap.
+
+        A window sees less than the whole line only near its ends, so two are joined in the middle of what they share,
+        between two characters.
+        """
+        stride = self.preprocessing.stride
+        window = self.preprocessing.max_width // 2 // stride * stride
+        overlap = window // 4 // stride * stride
+        starts = range(0, max(1, crop.shape[1] - overlap), window - overlap)
+        parts = [crop[:, start : start + window] for start in starts]
+        logits = self.engine.run(image.stack(parts, window), beside)
+        joined, shared = logits[0], overlap // stride
+        for start, following in zip(starts[1:], logits[1:], strict=True):
+            first = start // stride
+            blank = [ctc.log_softmax(each)[:, BLANK] for each in (joined[first : first + shared], following[:shared])]
+            off = np.abs(np.arange(shared) - shared / 2) / shared
+            at = int((blank[0] + blank[1] - off).argmax())  # the surest blank, but rather in the middle
+            joined = np.concatenate([joined[: first + at], following[at:]])
+        steps = image.timesteps(width, stride)
+        padding = np.repeat(joined[-1:], max(0, steps - len(joined)), axis=0)
+        return np.concatenate([joined, padding])[:steps]
 
     def _texts(self, crops: Sequence[Crop], decodings: Sequence[ctc.Decoding]) -> list[Line]:
         lines = []

@@ -1,4 +1,4 @@
-"""Pictures of what was read: a crop, a box around every character, the text below; many of them on one sheet."""
+"""Pictures of what was read: a crop, a box around every character, the text below; sheets of many; whole pages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from crnn import image
-from crnn.document import Line
+from crnn.document import Line, Page
 from crnn.errors import ImageError
 from crnn.image import Image
 
@@ -18,6 +18,7 @@ WIDTH = 1600  # and at most
 _BAND = 40  # for the text, pixels
 
 _INK, _UNSURE, _SURE = (30, 36, 48), (200, 60, 40), (30, 130, 80)
+_MARK = (70, 90, 200)
 
 
 def draw(pixels: Image, line: Line) -> Image:
@@ -30,11 +31,26 @@ def draw(pixels: Image, line: Line) -> Image:
     sheet[_BAND : _BAND + height, :width] = crop
     for character in line.characters:
         left, top, right, bottom = (round(edge * scale) for edge in character.box)
-        sure = character.confidence
-        colour = tuple(round(u + (s - u) * sure) for u, s in zip(_UNSURE, _SURE, strict=True))
+        colour = _colour(character.confidence)
         cv2.rectangle(sheet, (left, _BAND + top), (max(left, right - 1), _BAND + bottom - 1), colour, 1)
         _write(sheet, character.text, (left + 1, _BAND - 8), 22, colour)
     _write(sheet, f"{line.text}   {line.confidence:.2f}", (2, height + 2 * _BAND - 12), 22, _INK)
+    return sheet
+
+
+def draw_page(pixels: Image, page: Page) -> Image:
+    """RGB (H, W, 3): the page with a box around every word, from red (unsure) to green, and the lines numbered."""
+    height, width = pixels.shape[:2]
+    scale = min(1.0, WIDTH / width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    sheet = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
+    for number, line in enumerate(page.lines, 1):
+        for word in line.words:
+            if word.box:
+                left, top, right, bottom = (round(edge * scale) for edge in word.box)
+                cv2.rectangle(sheet, (left, top), (right, bottom), _colour(word.confidence), 1)
+        if line.box:
+            _write(sheet, str(number), (max(0, round(line.box[0] * scale) - 34), round(line.box[3] * scale)), 16, _MARK)
     return sheet
 
 
@@ -60,6 +76,10 @@ def save_sheet(path: str | Path, pictures: Sequence[Image]) -> None:
         partial.replace(path)
     except OSError as error:
         raise ImageError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def _colour(confidence: float) -> tuple[int, ...]:
+    return tuple(round(u + (s - u) * confidence) for u, s in zip(_UNSURE, _SURE, strict=True))
 
 
 def _write(sheet: Image, text: str, at: tuple[int, int], size: int, colour: tuple[int, ...]) -> None:

@@ -1,0 +1,1 @@
+"""Whole pages: find the lines, read them, put them in order, write them down."""

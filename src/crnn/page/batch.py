@@ -1,0 +1,175 @@
+"""Many documents: which file is written where, what is done already, and N processes at a time."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from crnn.document import Page
+from crnn.errors import ConfigError, CrnnError, PageError
+from crnn.image import Image
+from crnn.page.formats import FORMATS, Writer
+from crnn.page.reader import SUFFIXES, PageReader
+
+Progress = Callable[[str, int, int], None]  # what, pages done, of how many
+Watch = Callable[[Page, Image], None]  # sees every page that was read, and its picture
+
+
+@dataclass(frozen=True)
+class Job:
+    """One document and the file to write; None for stdout."""
+
+    source: Path
+    output: Path | None
+    done: bool = False  # by an earlier run
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a job: pages read, and a sentence for everything that could not be read."""
+
+    job: Job
+    pages: int
+    problems: tuple[str, ...] = ()
+
+
+def plan(sources: Sequence[Path], output: Path | None, kind: str) -> list[Job]:
+    """The documents of files and folders, and where each is written.
+
+    `output` is a file for one document, else a folder, which then looks as the folders that were read. What is
+    there already is not read again.
+    """
+    found = [(path, path.relative_to(source)) for source in sources if source.is_dir() for path in _files(source)]
+    found += [(source, Path(source.name)) for source in sources if not source.is_dir()]
+    alone = len(sources) == 1 and not sources[0].is_dir()
+    if output is None or (alone and not output.is_dir() and not str(output).endswith(os.sep)):
+        if output is None and kind == "pdf":
+            raise ConfigError("a PDF is not printed: name a file or a folder with --output")
+        return [Job(path, output) for path, _ in found]
+    if output.is_file():
+        raise ConfigError(f"{output} is a file: several documents need a folder as --output")
+    suffix = FORMATS[kind].suffix
+    names = Counter(relative.with_suffix(suffix) for _, relative in found)
+    jobs = []
+    for path, relative in found:
+        name = relative.with_suffix(suffix)
+        if names[name] > 1:  # scan.png and scan.pdf
+            name = relative.with_name(relative.name + suffix)
+        target = output / name
+        if target.exists() and target.resolve() == path.resolve():
+            raise ConfigError(f"{target} would be written over the document that is read: choose another --output")
+        jobs.append(Job(path, target, target.exists()))
+    return jobs
+
+
+def parse_pages(text: str | None) -> list[int] | None:
+    """`1-3,7` → [1, 2, 3, 7]; None means all."""
+    if text is None:
+        return None
+    numbers: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        if not match or int(match[1]) < 1 or int(match[2] or match[1]) < int(match[1]):
+            raise ConfigError(f"pages {text!r} are not understood: give numbers and ranges, such as 1-3,7")
+        numbers += range(int(match[1]), int(match[2] or match[1]) + 1)
+    return numbers
+
+
+def _files(folder: Path) -> list[Path]:
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    return [path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+
+
+def read_documents(
+    jobs: Sequence[Job],
+    kind: str,
+    reading: dict[str, Any],
+    pages: Sequence[int] | None = None,
+    workers: int = 1,
+    progress: Progress | None = None,
+    watch: Watch | None = None,
+) -> Iterator[Outcome]:
+    """Read and write every job that is not done, yielding what became of it, as each is finished.
+
+    `reading` are the options of PageReader, `pages` the numbers to read of every document.
+    """
+    todo = [job for job in jobs if not job.done]
+    if not todo:
+        return
+    if workers == 1:
+        reader = PageReader(**reading)
+        for job in todo:
+            yield read_document(reader, job, kind, pages, progress, watch)
+        return
+    if watch is not None or any(job.output is None for job in todo):
+        raise ConfigError("several processes write files: name a folder with --output, and leave out --show")
+    PageReader(**reading)  # says what is wrong once, not once a process
+    context = multiprocessing.get_context("spawn")
+    turn = context.Value("i", 0)
+    with ProcessPoolExecutor(workers, context, _start, (reading, workers, turn)) as pool:
+        running = [pool.submit(_work, job, kind, pages) for job in todo]
+        for done, future in enumerate(as_completed(running), 1):
+            yield future.result()
+            if progress is not None:
+                progress("Reading documents", done, len(todo))
+
+
+def read_document(
+    reader: PageReader,
+    job: Job,
+    kind: str,
+    pages: Sequence[int] | None = None,
+    progress: Progress | None = None,
+    watch: Watch | None = None,
+) -> Outcome:
+    """Read one document and write it, page by page. A page that cannot be read is a problem, the others are written."""
+    read, problems = 0, []
+    try:
+        sheets = reader.sheets(job.source, pages)
+        first = next(sheets, None)  # opens the document before anything is written
+        with Writer(job.output, str(job.source), kind) as writer:
+            sheet = first
+            while sheet is not None:
+                if sheet.page is not None and sheet.pixels is not None:
+                    writer.add(sheet.page)
+                    read += 1
+                    if watch is not None:
+                        watch(sheet.page, sheet.pixels)
+                elif sheet.error is not None:
+                    problems.append(str(sheet.error))
+                if progress is not None:
+                    progress(f"Reading {job.source.name}", read + len(problems), sheet.of)
+                sheet = next(sheets, None)
+            writer.problems = problems
+            if not read:
+                raise PageError(problems[0] if problems else f"{job.source} has no pages")
+    except CrnnError as error:
+        problems = problems or [str(error)]
+    return Outcome(job, read, tuple(problems))
+
+
+_reader: PageReader | None = None  # of this process
+
+
+def _start(reading: dict[str, Any], workers: int, turn: Any) -> None:
+    """Give this process its share of the cores: engines take all that they see."""
+    global _reader
+    if hasattr(os, "sched_setaffinity"):
+        with turn.get_lock():
+            number = turn.value
+            turn.value += 1
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, set(cores[number % workers :: workers]) or {cores[number % len(cores)]})
+    _reader = PageReader(**reading)
+
+
+def _work(job: Job, kind: str, pages: Sequence[int] | None) -> Outcome:
+    assert _reader is not None
+    return read_document(_reader, job, kind, pages)

@@ -1,0 +1,221 @@
+"""Which line comes after which: columns, tables, paragraphs and indents, from the places of the lines alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import reduce
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crnn.document import Place
+
+Boxes = NDArray[np.float64]  # (n, 4): left, top, right, bottom, on a straight page
+
+_GUTTER = 0.7  # narrowest space between columns, of a line's height
+_GAP = 1.3  # a blank line: the next line is so many times further away than usual
+
+
+def arrange(boxes: Boxes, rules: Boxes | None = None) -> list[tuple[int, Place]]:
+    """(index of a box, its place) in reading order. `rules` are vertical lines, which only tables have."""
+    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+    if not len(boxes):
+        return []
+    arranged: list[tuple[int, Place]] = []
+    block = paragraph = 0
+    for part in _parts(boxes, np.arange(len(boxes)), np.zeros((0, 4)) if rules is None else rules):
+        if isinstance(part, _Table):
+            placed = [(i, Place(row=row, column=c)) for row, cells in enumerate(part.rows) for c, i in cells]
+        else:
+            placed = _paragraphs(boxes, part)
+        for i, place in placed:
+            arranged.append((i, replace(place, block=block + place.block, paragraph=paragraph + place.paragraph)))
+        block, paragraph = arranged[-1][1].block + 1, arranged[-1][1].paragraph + 1
+    return arranged
+
+
+class _Table:
+    """Rows of (column, index)."""
+
+    def __init__(self, rows: list[list[tuple[int, int]]]) -> None:
+        self.rows = rows
+
+
+# ---- columns and tables ----------------------------------------------------------------------------------------------
+
+
+def _parts(boxes: Boxes, members: NDArray[np.int64], rules: Boxes) -> list[list[int] | _Table]:
+    """Columns, as indices from top to bottom, and tables, in reading order."""
+    rows = _rows(boxes, members)
+    height = float(np.median(boxes[members, 3] - boxes[members, 1]))
+    left, right = float(boxes[members, 0].min()), float(boxes[members, 2].max())
+    white = [_white(boxes[row], left, right, _GUTTER * height) for row in rows]
+    start, end, gutters = _best_run([boxes[row] for row in rows], white, _GUTTER * height)
+    if not gutters:
+        return [[int(i) for row in rows for i in row[boxes[row, 0].argsort()]]]
+    found: list[list[int] | _Table] = []
+    if start:
+        found += _parts(boxes, np.concatenate(rows[:start]), rules)
+    here = np.concatenate(rows[start:end])
+    if _is_table(boxes, here, gutters, rules):
+        found.append(_table(boxes, here, gutters))
+    else:
+        column_of = np.searchsorted(gutters, boxes[here, 0])
+        for column in np.unique(column_of):
+            found += _parts(boxes, here[column_of == column], rules)
+    if end < len(rows):
+        found += _parts(boxes, np.concatenate(rows[end:]), rules)
+    return found
+
+
+def _rows(boxes: Boxes, members: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Members parted wherever a level line can be drawn between them, from top to bottom."""
+    members = members[boxes[members, 1].argsort(kind="stable")]
+    rows: list[list[int]] = []
+    bottom = -np.inf
+    for i in members.tolist():
+        slack = 0.3 * (boxes[i, 3] - boxes[i, 1])  # tails reach into the next line
+        if boxes[i, 1] >= bottom - slack:
+            rows.append([])
+        rows[-1].append(i)
+        bottom = max(bottom, boxes[i, 3]) if len(rows[-1]) > 1 else boxes[i, 3]
+    return [np.array(row) for row in rows]
+
+
+def _best_run(
+    rows: Sequence[Boxes], white: Sequence[Sequence[tuple[float, float]]], least: float
+) -> tuple[int, int, list[float]]:
+    """The rows from start to end that share a white corridor, and the middles of its gutters; none where none do.
+
+    Of all such runs the one that has text on both sides of a gutter in most rows.
+    """
+    best: tuple[int, int, list[float]] = (0, len(rows), [])
+    most = 0
+    for start in range(len(rows)):
+        shared, end = list(white[start]), start
+        gutters: list[float] = []
+        while end < len(rows):
+            common = _common(shared, white[end], least)
+            inner = _inner(common, np.concatenate(rows[start : end + 1]))
+            if not common or (gutters and not inner):
+                break
+            shared, gutters, end = common, inner, end + 1
+        both = [k for k in range(start, end) if len(set(np.searchsorted(gutters, rows[k][:, 0]).tolist())) > 1]
+        if len(both) > most:
+            most = len(both)
+            first, last = _trim(rows, start, end, both)
+            kept = reduce(lambda a, b: _common(a, b, least), white[first:last])
+            best = (first, last, _inner(kept, np.concatenate(rows[first:last])))
+        if most >= len(rows) - start:
+            break
+    return best
+
+
+def _common(
+    a: Sequence[tuple[float, float]], b: Sequence[tuple[float, float]], least: float
+) -> list[tuple[float, float]]:
+    shared = [(max(p[0], q[0]), min(p[1], q[1])) for p in a for q in b]
+    return [(start, end) for start, end in shared if end - start >= least]
+
+
+def _trim(rows: Sequence[Boxes], start: int, end: int, both: Sequence[int]) -> tuple[int, int]:
+    """Without the rows at either end that have text on one side only and stand at a distance."""
+    tops = [float(row[:, 1].min()) for row in rows]
+    pitch = float(np.median(np.diff(tops[both[0] : both[-1] + 1]))) if len(both) > 1 else 0.0
+    for k in range(both[0], start, -1):
+        if tops[k] - tops[k - 1] > 1.6 * pitch:
+            start = k
+            break
+    for k in range(both[-1] + 1, end):
+        if tops[k] - tops[k - 1] > 1.6 * pitch:
+            end = k
+            break
+    return start, end
+
+
+def _white(boxes: Boxes, left: float, right: float, least: float) -> list[tuple[float, float]]:
+    """Stretches from `left` to `right` without a box, at least so wide."""
+    white, at = [], left - least
+    for start, end in boxes[boxes[:, 0].argsort()][:, [0, 2]].tolist():
+        if start - at >= least:
+            white.append((at, start))
+        at = max(at, end)
+    if right + least - at >= least:
+        white.append((at, right + least))
+    return white
+
+
+def _inner(white: Sequence[tuple[float, float]], here: Boxes) -> list[float]:
+    """The middles of those stretches that have boxes on both sides."""
+    return [
+        (start + end) / 2 for start, end in white if (here[:, 2] <= start + 1).any() and (here[:, 0] >= end - 1).any()
+    ]
+
+
+def _is_table(boxes: Boxes, here: NDArray[np.int64], gutters: Sequence[float], rules: Boxes) -> bool:
+    """Cells stand level with each other and fill their columns loosely; columns of text are filled by their lines."""
+    middle = (boxes[here, 1] + boxes[here, 3]) / 2
+    height = boxes[here, 3] - boxes[here, 1]
+    column = np.searchsorted(gutters, boxes[here, 0])
+    counts = np.bincount(column, minlength=len(gutters) + 1)
+    if np.sort(counts)[-2] <= 2:
+        return True
+    top, bottom = boxes[here, 1].min(), boxes[here, 3].max()
+    for x in [(rule[0] + rule[2]) / 2 for rule in rules if rule[1] < bottom and rule[3] > top]:
+        if boxes[here, 0].min() - 3 * height.max() < x < boxes[here, 2].max() + 3 * height.max() and len(rules) > 2:
+            return True
+    level = [(abs(middle[column != c] - m) < 0.4 * h).any() for m, h, c in zip(middle, height, column, strict=True)]
+    fills = []
+    for number in np.unique(column):
+        own = here[column == number]
+        width = boxes[own, 2] - boxes[own, 0]
+        fills.append(float(np.median(width) / max(1.0, boxes[own, 2].max() - boxes[own, 0].min())))
+    lengths = np.median((boxes[here, 2] - boxes[here, 0]) / height)
+    return float(np.mean(level)) >= 0.7 and (lengths < 8 or float(np.median(fills)) < 0.7)
+
+
+def _table(boxes: Boxes, here: NDArray[np.int64], gutters: Sequence[float]) -> _Table:
+    column = np.searchsorted(gutters, boxes[here, 0])
+    middle = (boxes[here, 1] + boxes[here, 3]) / 2
+    rows: list[list[tuple[int, int]]] = []
+    last = -np.inf
+    for k in middle.argsort(kind="stable"):
+        i = int(here[k])
+        if middle[k] - last > 0.5 * (boxes[i, 3] - boxes[i, 1]):
+            rows.append([])
+            last = middle[k]
+        rows[-1].append((int(column[k]), i))
+    return _Table([sorted(row, key=lambda cell: float(boxes[cell[1], 0])) for row in rows])
+
+
+# ---- paragraphs ------------------------------------------------------------------------------------------------------
+
+
+def _paragraphs(boxes: Boxes, column: Sequence[int]) -> list[tuple[int, Place]]:
+    """The lines of a column with their blocks (parted by blank lines), paragraphs and indents, all counted from 0."""
+    here = boxes[list(column)]
+    height = np.maximum(here[:, 3] - here[:, 1], 1.0)
+    usual = float(np.median(height))
+    middle = (here[:, 1] + here[:, 3]) / 2
+    steps = np.diff(middle)
+    regular = steps[(steps > 0.5 * usual) & (steps < 3 * usual)]
+    pitch = float(np.quantile(regular, 0.3)) if len(regular) > 2 else 1.5 * usual
+    left, right = float(np.quantile(here[:, 0], 0.05, method="lower")), float(here[:, 2].max())
+    indents = here[:, 0] - left
+    found = []
+    block = paragraph = first = 0
+    for k, i in enumerate(column):
+        if k:
+            same = max(height[k], height[k - 1]) < 1.35 * min(height[k], height[k - 1])
+            if steps[k - 1] > _GAP * pitch * (1.0 if same else max(height[k], height[k - 1]) / usual):
+                block, paragraph, first = block + 1, paragraph + 1, k
+            elif (
+                (not same and max(height[k], height[k - 1]) > 1.35 * usual)
+                or indents[k] > indents[k - 1] + 0.8 * usual
+                or (indents[k] < indents[k - 1] - 0.8 * usual and first < k - 1)
+                or (here[k - 1, 2] < right - max(3 * usual, 0.2 * (right - left)) and len(column) > 2)
+            ):
+                paragraph, first = paragraph + 1, k
+        found.append((i, Place(block, paragraph, max(0, round(2 * float(indents[k]) / usual)))))
+    return found

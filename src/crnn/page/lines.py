@@ -1,0 +1,488 @@
+"""Find the lines of text on a page, without weights: straighten it, part ink from paper, join the ink into lines.
+
+Works on scans, screenshots and rendered pages, dark on light and light on dark, in one column or several. Text that
+runs in all directions, as on photographs of streets, is for the detector in `detect`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from crnn.image import Image
+
+MAX_ANGLE = 15.0  # degrees of skew that are looked for, to either side
+WORK_PIXELS = 20_000_000  # larger pages are searched in a smaller copy; crops are cut from the page itself
+
+Grey = NDArray[np.uint8]
+Boxes = NDArray[np.int64]  # (n, 4): left, top, right, bottom
+Groups = NDArray[np.int32]  # (n,) the number of the group that each thing is in, -1 none
+
+_SKEW_SIDE, _SKEW_POINTS = 1200, 20_000  # the size at which the skew is measured, and by how many pixels of ink
+_NOISY = 16.0  # contrast of bare paper
+_FAINT, _STRONG = 38, 140  # limits of the contrast, of 255, from which on a pixel is ink
+
+
+@dataclass(frozen=True)
+class FoundLine:
+    """A line or a cell of a table, not yet read."""
+
+    corners: NDArray[np.float64]  # (4, 2) x, y on the page as it was given, clockwise from the top left of the text
+    box: tuple[float, float, float, float]  # on the straightened page
+    crop: Image  # RGB, straightened, with a margin and without what belongs to others
+    frame: NDArray[np.float64]  # (4, 2) corners of the crop on the page as it was given
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is on a page: its lines in no order, the vertical rules between columns, how far it was skewed."""
+
+    lines: list[FoundLine]
+    rules: Boxes  # vertical ones, on the straightened page
+    angle: float  # degrees, clockwise
+
+
+def find(pixels: Image) -> Finding:
+    """The lines of an RGB page (H, W, 3)."""
+    rows, columns = pixels.shape[:2]
+    scale = min(1.0, (WORK_PIXELS / (rows * columns)) ** 0.5)
+    if scale < 1:
+        small = cv2.resize(pixels, (round(columns * scale), round(rows * scale)), interpolation=cv2.INTER_AREA)
+    else:
+        small = pixels
+    grey = np.asarray(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), np.uint8)
+    angle = skew(grey)
+    straight, back = straighten(small, angle)
+    if angle:
+        grey = np.asarray(cv2.cvtColor(straight, cv2.COLOR_RGB2GRAY), np.uint8)
+    boxes, owner, vertical = _search(ink(grey))
+    lines = []
+    for number, box in enumerate(boxes.tolist(), 1):
+        crop, frame = _cut(straight, owner, number, box)
+        corners, outer = (_corners(each) @ back.T / scale for each in (box, frame))
+        lines.append(FoundLine(corners, (box[0], box[1], box[2], box[3]), crop, outer))
+    return Finding(lines, vertical, angle)
+
+
+def _corners(box: Sequence[float]) -> NDArray[np.float64]:
+    left, top, right, bottom = box
+    return np.array([[left, top, 1], [right, top, 1], [right, bottom, 1], [left, bottom, 1]], np.float64)
+
+
+# ---- skew ------------------------------------------------------------------------------------------------------------
+
+
+def skew(grey: Grey) -> float:
+    """Degrees by which the text runs downwards to the right; 0 where it is level or nothing tells.
+
+    Lines that lie level make the sharpest steps between rows of much and rows of little ink.
+    """
+    scale = min(1.0, _SKEW_SIDE / max(grey.shape))
+    small = np.asarray(cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
+    y, x = np.nonzero(ink(small))
+    if len(x) < 50:
+        return 0.0
+    keep = slice(None, None, -(-len(x) // _SKEW_POINTS))
+    x, y = x[keep] - small.shape[1] / 2, y[keep].astype(np.float64)
+    reach = int(abs(x).max() * np.tan(np.radians(MAX_ANGLE + 1))) + 1
+
+    def sharpness(degrees: float) -> float:
+        rows = np.bincount((y - x * np.tan(np.radians(degrees)) + reach).astype(np.int64))
+        return float(np.square(np.diff(rows.astype(np.float64))).sum())
+
+    coarse = np.arange(-MAX_ANGLE, MAX_ANGLE + 0.1, 0.5)
+    best = max(coarse, key=sharpness)
+    best = max(np.arange(best - 0.5, best + 0.51, 0.05), key=sharpness)
+    if abs(best) < 0.1 or sharpness(best) < 1.05 * sharpness(0.0):
+        return 0.0
+    return round(float(best), 2)
+
+
+def straighten(pixels: NDArray[Any], angle: float) -> tuple[Image, NDArray[np.float64]]:
+    """The page turned level, whole, and the (2, 3) matrix that takes its points back to the page as it was."""
+    if not angle:
+        return pixels, np.eye(2, 3)
+    rows, columns = pixels.shape[:2]
+    sine, cosine = abs(np.sin(np.radians(angle))), np.cos(np.radians(angle))
+    width, height = round(columns * cosine + rows * sine), round(rows * cosine + columns * sine)
+    matrix = cv2.getRotationMatrix2D((columns / 2, rows / 2), angle, 1.0)
+    matrix[:, 2] += (width / 2 - columns / 2, height / 2 - rows / 2)
+    paper = np.median(pixels[:: max(1, rows // 200), :: max(1, columns // 200)].reshape(-1, 3), axis=0)
+    turned = cv2.warpAffine(
+        pixels, matrix, (width, height), flags=cv2.INTER_CUBIC, borderValue=[float(value) for value in paper]
+    )
+    return np.asarray(turned, np.uint8), np.asarray(cv2.invertAffineTransform(matrix), np.float64)
+
+
+# ---- ink and paper ---------------------------------------------------------------------------------------------------
+
+
+def ink(grey: Grey) -> Grey:
+    """255 where something is drawn, else 0, whether it is darker or lighter than what it is drawn on.
+
+    The paper around each pixel is the median of its wide neighbourhood, which shadows and dark panels do not disturb.
+    """
+    paper = _paper(grey)
+    contrast = _contrast(grey, paper)
+    noise = 1.48 * float(np.median(contrast[::4, ::4]))  # the paper's own: most of a page is paper
+    if noise > _NOISY:
+        contrast = np.asarray(cv2.medianBlur(contrast, 3), np.uint8)
+    level = _ink_level(contrast, noise / 2 if noise > _NOISY else noise)
+    mask = _above(contrast, level)
+    plates = _plates(mask)
+    if plates:  # bars: what stands on them is ink, they are not
+        for left, top, right, bottom, solid in plates:
+            paper[top:bottom, left:right][solid] = np.median(grey[top:bottom, left:right][solid])
+        mask = _above(_contrast(grey, paper), level)
+        if noise > _NOISY:
+            mask = np.asarray(cv2.medianBlur(mask, 3), np.uint8)
+    return mask
+
+
+def _paper(grey: Grey) -> Grey:
+    rows, columns = grey.shape
+    scale = min(1.0, 640 / max(rows, columns))
+    size = (max(1, round(columns * scale)), max(1, round(rows * scale)))
+    small = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
+    reach = max(15, max(size) // 16) | 1
+    wide, close = cv2.medianBlur(small, reach), cv2.medianBlur(small, max(9, reach // 3) | 1)
+    paper = np.asarray(cv2.resize(wide, (columns, rows)), np.uint8)
+    # Panels and buttons are too small to be the paper of a wide neighbourhood, but they are that of a close one.
+    tiny = cv2.resize(small, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA) if min(size) >= 16 else small
+    around = cv2.resize(cv2.medianBlur(tiny, reach), size)
+    panels = cv2.threshold(cv2.absdiff(around, close), 25, 255, cv2.THRESH_BINARY)[1]
+    for left, top, across, down, area in cv2.connectedComponentsWithStats(panels, connectivity=4)[2][1:].tolist():
+        if 8 <= down <= 2.5 * reach and across >= 1.3 * down and area >= 0.5 * across * down:
+            inside = close[top : top + down, left : left + across][panels[top : top + down, left : left + across] > 0]
+            _fill_panel(grey, paper, (left / scale, top / scale, (left + across) / scale, (top + down) / scale), inside)
+    return paper
+
+
+def _fill_panel(grey: Grey, paper: Grey, box: Sequence[float], inside: NDArray[Any]) -> None:
+    """Make the panel's own colour the paper of all of it: where its pixels look like that, and what they enclose."""
+    rows, columns = grey.shape
+    reach = round(0.4 * (box[3] - box[1]))
+    left, top = max(0, round(box[0]) - reach), max(0, round(box[1]) - reach)
+    right, bottom = min(columns, round(box[2]) + reach), min(rows, round(box[3]) + reach)
+    here = (slice(top, bottom), slice(left, right))
+    colour = int(np.median(inside))
+    like = (cv2.absdiff(grey[here], colour) < 20).astype(np.uint8)  # type: ignore[call-overload]
+    closed = cv2.morphologyEx(like, cv2.MORPH_CLOSE, np.ones((reach | 1, reach | 1), np.uint8))
+    solid = cv2.morphologyEx(closed, cv2.MORPH_OPEN, np.ones((reach | 1, reach | 1), np.uint8))
+    paper[here][solid > 0] = colour
+
+
+def _contrast(grey: Grey, paper: Grey) -> Grey:
+    """How far each pixel is from its paper, of the way to black or to white, as 0 to 255."""
+    darker = cv2.divide(cv2.subtract(paper, grey), np.maximum(paper, 64), scale=255)
+    lighter = cv2.divide(cv2.subtract(grey, paper), np.maximum(255 - paper, 128), scale=255)
+    return np.asarray(cv2.max(darker, lighter), np.uint8)
+
+
+def _ink_level(contrast: Grey, noise: float) -> int:
+    """The contrast from which on a pixel is drawn: thin strokes are much fainter than thick ones."""
+    step = max(1, max(contrast.shape) // 1000)
+    sample = contrast[::step, ::step]
+    drawn = sample[sample > 20]
+    if not len(drawn):
+        return _STRONG
+    otsu, _ = cv2.threshold(drawn, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
+    return round(min(max(0.4 * otsu, 4 * noise, _FAINT), _STRONG))
+
+
+def _above(contrast: Grey, level: int) -> Grey:
+    return np.asarray(cv2.threshold(contrast, level, 255, cv2.THRESH_BINARY)[1], np.uint8)
+
+
+def _plates(mask: Grey) -> list[tuple[int, int, int, int, NDArray[np.bool_]]]:
+    """Solid bars, too low to be the paper of their neighbourhood: box, and which of its pixels belong to it."""
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=4)
+    width, height, area = stats[:, 2], stats[:, 3], stats[:, 4]
+    chosen = (height >= 12) & (width >= 1.5 * height) & (area > 0.5 * width * height) & (width >= 40)
+    chosen &= area > 8 * np.median(area[1:]) if count > 1 else False
+    found = []
+    for number in np.nonzero(chosen[1:])[0] + 1:
+        left, top, across, down = stats[number, :4].tolist()
+        solid = (labels[top : top + down, left : left + across] == number).astype(np.uint8)
+        filled = cv2.morphologyEx(solid, cv2.MORPH_CLOSE, np.ones((max(3, down // 2), max(3, down // 2)), np.uint8))
+        found.append((left, top, left + across, top + down, filled.astype(bool)))
+    return found
+
+
+# ---- ink to lines ----------------------------------------------------------------------------------------------------
+
+
+def _search(mask: Grey) -> tuple[Boxes, Groups, Boxes]:
+    """Boxes of the lines; whose each pixel is (0 nobody's, i + 1 line i's, -1 something else); vertical rules."""
+    size = _letter_height(mask)
+    ruled, vertical = _rules(mask, size)
+    mask = np.asarray(cv2.subtract(mask, ruled), np.uint8)
+    for attempt in range(3):
+        _, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+        parts, area = _to_boxes(stats), stats[:, 4].astype(np.int64)
+        member = _group(parts, _letters(parts, area, size, mask.shape), size, mask.shape)
+        member = _adopt(parts, area, _join_words(parts, member, vertical, far=False))
+        member = _join_words(parts, member, vertical, far=True)
+        joints = _joints(parts, member, labels, size) if attempt < 2 else []
+        if not joints:
+            break
+        for left, right, row in joints:
+            mask[row, left:right] = 0
+    boxes = _extent(parts, member, int(member.max(initial=-1)) + 1)
+    owned = (member + 1)[labels]
+    owned[ruled > 0] = -1
+    return boxes, owned, vertical
+
+
+def _to_boxes(stats: NDArray[Any]) -> Boxes:
+    boxes = stats[:, :4].astype(np.int64)
+    boxes[:, 2:] += boxes[:, :2]
+    boxes[0] = 0  # the first component is the paper
+    return boxes
+
+
+def _extent(parts: Boxes, group: Groups, count: int) -> Boxes:
+    """Boxes (count, 4) around the parts of every group; groups below 0 are no groups."""
+    boxes = np.tile(np.array([2**31, 2**31, -1, -1]), (count, 1))
+    inside = group >= 0
+    for side, widen in enumerate((np.minimum, np.minimum, np.maximum, np.maximum)):
+        widen.at(boxes[:, side], group[inside], parts[inside, side])
+    return boxes
+
+
+def _letter_height(mask: Grey) -> float:
+    """Height in pixels of a usual letter without tails, or of a Chinese character's larger parts."""
+    stats = cv2.connectedComponentsWithStats(mask, connectivity=8)[2][1:]
+    width, height, area = stats[:, 2], stats[:, 3], stats[:, 4]
+    letter = (height >= 4) & (width >= 2) & (height <= mask.shape[0] / 3) & (width <= 12 * height) & (area >= 8)
+    if not letter.any():
+        return 12.0
+    # Dirt is small and many, so every letter counts with its height.
+    heights = np.sort(height[letter])
+    weight = np.cumsum(heights)
+    return float(max(5, heights[np.searchsorted(weight, weight[-1] / 2)]))
+
+
+def _rules(mask: Grey, size: float) -> tuple[Grey, Boxes]:
+    """The pixels of long straight lines, and the boxes of the vertical ones."""
+    found = np.zeros_like(mask)
+    boxes = []
+    for upright, length in ((False, round(8 * size)), (True, round(5 * size))):
+        thicken = np.ones((1, 3) if upright else (3, 1), np.uint8)
+        run = np.ones((length, 1) if upright else (1, length), np.uint8)
+        runs = cv2.dilate(cv2.morphologyEx(cv2.dilate(mask, thicken), cv2.MORPH_OPEN, run), np.ones((3, 3), np.uint8))
+        _, labels, stats, _ = cv2.connectedComponentsWithStats(np.asarray(runs, np.uint8), connectivity=8)
+        across, along = (stats[:, 2], stats[:, 3]) if upright else (stats[:, 3], stats[:, 2])
+        thin = (along >= 10 * across) & (across <= max(9, 0.9 * size))
+        thin[0] = False
+        found[thin[labels]] = 255
+        if upright:
+            boxes = [_to_boxes(stats)[thin]]
+    return np.asarray(cv2.bitwise_and(found, mask), np.uint8), boxes[0]
+
+
+def _letters(parts: Boxes, area: NDArray[np.int64], size: float, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Which parts are letters, or large pieces of them: not dirt, dots, pictures or frames."""
+    width, height = parts[:, 2] - parts[:, 0], parts[:, 3] - parts[:, 1]
+    letters = (height >= 0.45 * size) & (height <= max(3 * size, shape[0] / 5))
+    letters &= (width <= np.maximum(25 * height, 4 * size)) & (area >= 0.03 * size * height)
+    # Frames and drawings are thin for what they enclose.
+    letters &= (height <= 3.5 * size) | (area >= 0.12 * width * height)
+    letters &= (height <= 2 * size) | (12 * width >= height)  # the sides of boxes
+    letters[0] = False
+    return letters
+
+
+def _group(parts: Boxes, letters: NDArray[np.bool_], size: float, shape: tuple[int, ...]) -> Groups:
+    """A number for every letter, equal for those that stand close together in a row; -1 for other parts.
+
+    Only the middle of each letter's height counts, so that tails do not join a line to the next.
+    """
+    rows = np.zeros(shape, np.uint8)
+    left, top, right, bottom = parts[letters].T
+    reach = np.maximum(0.6 * size, 0.35 * (bottom - top)).astype(np.int64)
+    quarter = (bottom - top) // 4
+    for x, y, to_x, to_y in np.stack([left - reach, top + quarter, right + reach, bottom - quarter], 1).tolist():
+        cv2.rectangle(rows, (x, y), (to_x - 1, max(y, to_y - 1)), 255, -1)
+    labels = cv2.connectedComponents(rows, connectivity=4)[1]
+    group = np.full(len(parts), -1, np.int32)
+    group[letters] = labels[(top + bottom) // 2, (left + right) // 2]
+    return group
+
+
+def _join_words(parts: Boxes, group: Groups, vertical: Boxes, far: bool) -> Groups:
+    """The groups, numbered from 0, with those joined that are words of one line: close ones, or also far ones."""
+    numbers, place = np.unique(group, return_inverse=True)
+    compact: Groups = np.asarray(place - np.searchsorted(numbers, 0)).astype(np.int32)
+    boxes = _extent(parts, compact, int(compact.max(initial=-1)) + 1)
+    pairs = _side_by_side(boxes, vertical, 3.0 if far else 0.9)
+    if far:
+        pairs = [pair for pair in pairs if _is_word_space(boxes, *pair)]
+    joined = _unite(pairs, len(boxes))
+    inside = compact >= 0
+    compact[inside] = joined[compact[inside]]
+    return compact
+
+
+def _side_by_side(boxes: Boxes, vertical: Boxes, gap: float) -> list[tuple[int, int]]:
+    """Pairs (left one, right one) in a row, not further apart than `gap` times their height and of similar height."""
+    if not len(boxes):
+        return []
+    left, top, right, bottom = boxes.T
+    height = bottom - top
+    higher, lower = np.maximum.outer(height, height), np.minimum.outer(height, height)
+    overlap = np.minimum.outer(bottom, bottom) - np.maximum.outer(top, top)
+    space = left[np.newaxis, :] - right[:, np.newaxis]
+    before = left[:, np.newaxis] <= left[np.newaxis, :]
+    close = before & (overlap >= 0.5 * lower) & (space <= gap * higher) & (higher <= 2.6 * lower)
+    np.fill_diagonal(close, False)
+    pairs = list(zip(*(each.tolist() for each in np.nonzero(close)), strict=True))
+    if not len(vertical):
+        return pairs
+    middle = (vertical[:, 0] + vertical[:, 2]) / 2
+
+    def parted(i: int, j: int) -> bool:
+        between = (middle > right[i] - 3) & (middle < left[j] + 3)
+        y = (max(top[i], top[j]) + min(bottom[i], bottom[j])) / 2
+        return bool((between & (vertical[:, 1] <= y) & (vertical[:, 3] >= y)).any())
+
+    return [pair for pair in pairs if not parted(*pair)]
+
+
+def _is_word_space(boxes: Boxes, i: int, j: int) -> bool:
+    """Is the wide space between two groups of a row one between words, rather than between columns?
+
+    Columns go on above or below: the rows there have the same space. Text runs on over a space between words.
+    """
+    start, end = int(boxes[i, 2]), int(boxes[j, 0])
+    top, bottom = int(min(boxes[i, 1], boxes[j, 1])), int(max(boxes[i, 3], boxes[j, 3]))
+    height = bottom - top
+    if end - start <= 0.9 * height:
+        return True
+    middle = (boxes[:, 1] + boxes[:, 3]) / 2
+    parted, covered = 0, False
+    for down in (True, False):
+        distance = middle - bottom if down else top - middle
+        reached = 0.0
+        for _ in range(2):  # the next two rows
+            ahead = distance > reached
+            nearest = distance[ahead].min(initial=np.inf)
+            if nearest > reached + 2 * height:
+                break
+            row = boxes[ahead & (distance < nearest + 0.6 * height)]
+            margin = 0.2 * (end - start)
+            if ((row[:, 0] < end - margin) & (row[:, 2] > start + margin)).any():
+                covered = True
+                break
+            if not (row[:, 2] <= start + margin).any() or not (row[:, 0] >= end - margin).any():
+                break
+            parted += 1
+            reached = nearest + 0.6 * height
+    if parted:
+        return parted < 2 and covered and end - start <= 1.5 * height
+    return covered or end - start <= 1.3 * height
+
+
+def _unite(pairs: Sequence[tuple[int, int]], count: int) -> Groups:
+    """Numbers from 0 for `count` things, equal for those that pairs connect."""
+    parent = list(range(count))
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    for i, j in pairs:
+        parent[root(i)] = root(j)
+    return np.unique([root(i) for i in range(count)], return_inverse=True)[1].astype(np.int32)
+
+
+def _joints(parts: Boxes, member: Groups, labels: NDArray[Any], size: float) -> list[tuple[int, int, int]]:
+    """Where lines touch each other: (left, right, row) to cut between them."""
+    count = int(member.max(initial=-1)) + 1
+    if count < 1:
+        return []
+    boxes = _extent(parts, member, count)
+    heights = boxes[:, 3] - boxes[:, 1]
+    usual = float(np.median(heights))
+    joints = []
+    for number in np.nonzero(heights > 1.7 * usual)[0]:
+        own = member == number
+        letter = np.median((parts[:, 3] - parts[:, 1])[own])
+        if heights[number] < 3.2 * letter and letter > 1.3 * size:
+            continue  # large type
+        left, top, right, bottom = boxes[number].tolist()
+        profile = own[labels[top:bottom, left:right]].sum(axis=1)
+        lines = max(2, round(heights[number] / usual))
+        for k in range(1, lines):
+            start, end = round((k - 0.35) * len(profile) / lines), round((k + 0.35) * len(profile) / lines)
+            row = start + int(profile[start:end].argmin())
+            if profile[row] < 0.5 * profile.mean():
+                joints.append((left, right, top + row))
+    large = np.nonzero((member < 0) & (parts[:, 3] - parts[:, 1] > 1.5 * usual))[0]
+    for left, top, right, bottom in parts[large[large > 0]].tolist():
+        across = (np.minimum(boxes[:, 2], right) - np.maximum(boxes[:, 0], left)) > -size
+        down = np.minimum(boxes[:, 3], bottom) - np.maximum(boxes[:, 1], top)
+        touched = boxes[across & (down > 0.3 * heights)]
+        touched = touched[touched[:, 1].argsort()]
+        for above, below in pairwise(touched):
+            if above[3] - below[1] < 0.4 * usual and right - left < 30 * usual:
+                joints.append((left, right, int(above[3] + below[1]) // 2))
+    return joints
+
+
+def _adopt(parts: Boxes, area: NDArray[np.int64], member: Groups) -> Groups:
+    """Dots, accents, dashes, commas and bullets go to the line they belong to."""
+    count = int(member.max(initial=-1)) + 1
+    if count < 1:
+        return member
+    boxes = _extent(parts, member, count)
+    left, top, right, bottom = (side[np.newaxis, :] for side in boxes.T)
+    height, width = bottom - top, right - left
+    usual = np.median(height)
+    slight = ((height < 0.65 * usual) & (width < 1.2 * usual))[0]  # groups that may be no more than a comma
+    small = np.nonzero((member < 0) | slight[member])[0]
+    small = small[small > 0]
+    x, y, to_x, to_y = (side[:, np.newaxis] for side in parts[small].T)
+    middle = (y + to_y) / 2
+    aside = np.maximum(np.maximum(left - to_x, x - right), 0)
+    outside = np.maximum(np.maximum(top - middle, middle - bottom), 0)
+    dot = area[small][:, np.newaxis] >= np.maximum(2, 0.004 * height**2)
+    bullet = (area[small][:, np.newaxis] >= 0.02 * height**2) & (middle > top) & (middle < bottom)
+    fits = dot & (to_y - y <= 1.3 * height) & (outside <= 0.3 * height) & ~slight
+    fits &= (aside <= 0.7 * height) | (bullet & (aside <= 1.6 * height))
+    distance = np.where(fits, aside + 2 * outside, np.inf)
+    nearest = distance.argmin(axis=1)
+    adopted = np.isfinite(distance[np.arange(len(small)), nearest])
+    result = member.copy()
+    result[small[adopted]] = nearest[adopted]
+    return result
+
+
+# ---- crops -----------------------------------------------------------------------------------------------------------
+
+_MARGIN_Y, _MARGIN_X = 0.12, 0.25  # around the ink, of the line's height
+
+
+def _cut(pixels: Image, owner: Groups, number: int, box: Sequence[int]) -> tuple[Image, tuple[int, int, int, int]]:
+    """The crop of a line and its frame on the straightened page; the ink of other lines and rules is painted over."""
+    left, top, right, bottom = box
+    rows, columns = owner.shape
+    aside, above = round(_MARGIN_X * (bottom - top)) + 1, round(_MARGIN_Y * (bottom - top)) + 1
+    frame = (max(0, left - aside), max(0, top - above), min(columns, right + aside), min(rows, bottom + above))
+    here = (slice(frame[1], frame[3]), slice(frame[0], frame[2]))
+    crop, owners = pixels[here], owner[here]
+    foreign = (owners != 0) & (owners != number)
+    if foreign.any():
+        paper = crop[owners == 0]
+        spread = cv2.dilate(foreign.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool) & (owners != number)
+        crop = crop.copy()
+        crop[spread] = np.median(paper, axis=0) if len(paper) else 255
+    return crop, frame

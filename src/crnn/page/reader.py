@@ -1,0 +1,258 @@
+"""PageReader: scans, screenshots, photographs and PDF files to pages of text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from crnn import image, pretrained
+from crnn.document import Box, Character, Document, Line, Page
+from crnn.errors import ConfigError, CrnnError, ImageError, PageError
+from crnn.image import Image, ImageSource
+from crnn.page.layout import arrange
+from crnn.page.lines import Finding, FoundLine, find
+from crnn.page.pdf import Pdf
+from crnn.recognizer import Recognizer, load
+
+AUTO = "auto"  # every line by the bundled model that is surest of it
+DETECTORS = ("lines", "db")
+SUFFIXES = (*image.SUFFIXES, ".pdf")
+
+Draw: TypeAlias = Callable[[], tuple[Image, float | None]]  # a page, and at how many pixels an inch it is drawn
+
+_SURE = 0.9  # of a line read with this certainty, a character, no other model is asked
+_DOUBTFUL = 0.75  # a page read with less may be upside down
+_SAMPLE = 8  # lines that tell which way up a page is
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A page of a document with the picture it was read from, or why it could not be read."""
+
+    number: int  # from 1
+    of: int  # pages that are read of the document
+    page: Page | None = None
+    pixels: Image | None = None
+    error: CrnnError | None = None
+
+
+class PageReader:
+    """Reads pages: finds their lines, reads each, and puts them in reading order.
+
+    model: a bundled name, a model folder, or "auto": every line by the bundled model that is surest of it. detector:
+    lines (documents and screenshots, no weights) or db (photographs, needs crnn[detect]). dpi: at which PDF pages are
+    drawn. password: of encrypted PDF files. min_confidence: lines read with less are left out. `decoding` as for
+    `crnn.load`.
+    """
+
+    def __init__(
+        self,
+        model: str | Path = AUTO,
+        engine: str = "openvino",
+        detector: str = "lines",
+        *,
+        dpi: float = 300,
+        password: str | None = None,
+        min_confidence: float = 0.0,
+        **decoding: Any,
+    ) -> None:
+        if detector not in DETECTORS:
+            raise ConfigError(f"detector {detector!r} does not exist: choose from {', '.join(DETECTORS)}")
+        names = pretrained.names() if model == AUTO else [model]
+        self.readers = [load(name, engine, **decoding) for name in names]
+        self.dpi, self.password, self.min_confidence = dpi, password, min_confidence
+        self._find = find
+
+    def read(self, source: ImageSource, pages: Sequence[int] | None = None) -> Document:
+        """All pages, or those of these numbers from 1: a path, encoded bytes, a PIL image or a numpy array.
+
+        Pages that cannot be read are in the document's `problems`; the error is raised where that is all of them.
+        """
+        sheets = list(self.sheets(source, pages))
+        errors = [sheet.error for sheet in sheets if sheet.error]
+        if errors and len(errors) == len(sheets):
+            raise errors[0]
+        path = str(source) if isinstance(source, (str, Path)) else None
+        read = tuple(sheet.page for sheet in sheets if sheet.page)
+        return Document(read, path, tuple(str(error) for error in errors))
+
+    def sheets(self, source: ImageSource, pages: Sequence[int] | None = None) -> Iterator[Sheet]:
+        """One page after the other, so that a document of any length needs the memory of one."""
+        for number, of, draw in open_pages(source, self.dpi, self.password, pages):
+            try:
+                pixels, dpi = draw()
+            except CrnnError as error:
+                yield Sheet(number, of, error=error)
+            else:
+                yield Sheet(number, of, replace(self.read_page(pixels), number=number, dpi=dpi), pixels)
+
+    def read_page(self, pixels: Image) -> Page:
+        """Read one RGB picture (H, W, 3)."""
+        height, width = pixels.shape[:2]
+        finding = self._find(pixels)
+        lines = self._read([line.crop for line in finding.lines])
+        turns = self._turns(pixels, finding, lines)
+        if turns:
+            turned = np.ascontiguousarray(np.rot90(pixels, turns))
+            finding = _turn_back(self._find(turned), turns, width, height)
+            lines = self._read([line.crop for line in finding.lines])
+        boxes = np.array([line.box for line in finding.lines], np.float64).reshape(-1, 4)
+        placed = []
+        for i, place in arrange(boxes, np.asarray(finding.rules, np.float64)):
+            if lines[i].text.strip() and lines[i].confidence >= self.min_confidence:
+                placed.append(replace(_on_page(lines[i], finding.lines[i], width, height), place=place))
+        return Page(tuple(placed), width, height, angle=(finding.angle - 90 * turns) % 360 if turns else finding.angle)
+
+    def _read(self, crops: Sequence[Image]) -> list[Line]:
+        lines = _read_with(self.readers[0], crops)
+        for reader in self.readers[1:]:
+            doubtful = [i for i, line in enumerate(lines) if _certainty(line) < _SURE]
+            for i, line in zip(doubtful, _read_with(reader, [crops[i] for i in doubtful]), strict=True):
+                if _certainty(line) > _certainty(lines[i]):
+                    lines[i] = line
+        return lines
+
+    def _turns(self, pixels: Image, finding: Finding, lines: Sequence[Line]) -> int:
+        """Quarter turns, counter-clockwise, after which the page is read best; tried only where it reads badly."""
+        if not lines or _mean_certainty(lines) >= _DOUBTFUL:
+            return 0
+        found = {0: _mean_certainty(_longest(lines))}
+        upside_down = [line.crop[::-1, ::-1] for line in _longest(finding.lines)]
+        found[2] = _mean_certainty(self._read([np.ascontiguousarray(crop) for crop in upside_down]))
+        if max(found.values()) < _DOUBTFUL:
+            for turns in (1, 3):
+                sideways = self._find(np.ascontiguousarray(np.rot90(pixels, turns)))
+                found[turns] = _mean_certainty(self._read([line.crop for line in _longest(sideways.lines)]))
+        best = max(found, key=lambda turns: found[turns])
+        return best if found[best] > found[0] + 0.1 else 0
+
+
+def _read_with(reader: Recognizer, crops: Sequence[Image]) -> list[Line]:
+    return reader.read_crops([reader.crop(crop, any_width=True) for crop in crops])
+
+
+def _certainty(line: Line) -> float:
+    """Geometric mean of the confidence a character; of an empty line 0."""
+    return float(line.confidence ** (1 / len(line.text))) if line.text.strip() else 0.0
+
+
+def _mean_certainty(lines: Sequence[Line]) -> float:
+    return float(np.mean([_certainty(line) for line in lines])) if lines else 0.0
+
+
+def _longest(lines: Sequence[Any]) -> list[Any]:
+    def length(line: Line | FoundLine) -> int:
+        return len(line.text) if isinstance(line, Line) else line.crop.shape[1]
+
+    return sorted(lines, key=length, reverse=True)[:_SAMPLE]
+
+
+def _turn_back(finding: Finding, turns: int, width: int, height: int) -> Finding:
+    """Corners on the page as it was given, of a finding on the page after quarter turns."""
+
+    def back(points: NDArray[np.float64]) -> NDArray[np.float64]:
+        x, y = points[:, 0], points[:, 1]
+        if turns == 2:
+            return np.stack([width - x, height - y], axis=1)
+        return np.stack([width - y, x] if turns == 1 else [y, height - x], axis=1)
+
+    lines = [replace(line, corners=back(line.corners), frame=back(line.frame)) for line in finding.lines]
+    return replace(finding, lines=lines)
+
+
+def _on_page(line: Line, found: FoundLine, width: int, height: int) -> Line:
+    """The line with all boxes on the page instead of on its crop."""
+    rows, columns = found.crop.shape[:2]
+    origin = found.frame[0]
+    across, down = (found.frame[1] - origin) / columns, (found.frame[3] - origin) / rows
+
+    def box(points: NDArray[np.float64]) -> Box:
+        (left, top), (right, bottom) = points.min(axis=0).round().astype(int), points.max(axis=0).round().astype(int)
+        left, top = min(max(0, left), width - 1), min(max(0, top), height - 1)
+        return int(left), int(top), int(min(max(left + 1, right), width)), int(min(max(top + 1, bottom), height))
+
+    characters = []
+    for character in line.characters:
+        left, top, right, bottom = character.box
+        corners = np.array([[left, top], [right, top], [right, bottom], [left, bottom]], np.float64)
+        points = origin + corners[:, :1] * across + corners[:, 1:] * down
+        characters.append(Character(character.text, character.confidence, box(points)))
+    a, b, c, d = ((float(x), float(y)) for x, y in found.corners)
+    return Line(line.text, line.confidence, tuple(characters), box(found.corners), corners=(a, b, c, d))
+
+
+# ---- documents to pictures -------------------------------------------------------------------------------------------
+
+
+def open_pages(
+    source: ImageSource, dpi: float, password: str | None = None, pages: Sequence[int] | None = None
+) -> Iterator[tuple[int, int, Draw]]:
+    """(number from 1, how many are read, what draws it) for the pages of a PDF, TIFF or image, all or the chosen."""
+    path = Path(source) if isinstance(source, (str, Path)) else None
+    name = str(path or "the image")
+    start = _first_bytes(path) if path else source if isinstance(source, bytes) else b""
+    if b"%PDF-" in start[:1024]:
+        with Pdf(source, password) as pdf:
+            chosen = _chosen(pages, len(pdf), pdf.name)
+            for number in chosen:
+                yield number, len(chosen), partial(pdf.draw, number - 1, dpi)
+    elif start.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
+        data = path.read_bytes() if path else source
+        chosen = _chosen(pages, _frames(data), name)
+        for number in chosen:
+            yield number, len(chosen), partial(_frame, data, number, name)
+    else:
+        for number in _chosen(pages, 1, name):
+            yield number, 1, lambda: (image.load(source), None)
+
+
+def _first_bytes(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(1024)
+    except OSError:
+        return b""  # whoever reads it says why not
+
+
+def _chosen(pages: Sequence[int] | None, count: int, name: str) -> Sequence[int]:
+    if pages is None:
+        return range(1, count + 1)
+    if beyond := [page for page in pages if not 1 <= page <= count]:
+        raise PageError(f"{name} has no page {beyond[0]}: it has {count}")
+    return pages
+
+
+def _frames(data: bytes) -> int:
+    """How many pages a TIFF has: its directories are a chain."""
+    order, wide = ("little" if data[:2] == b"II" else "big"), data[2:4] in (b"+\0", b"\0+")
+    size, entry, counted = (8, 20, 8) if wide else (4, 12, 2)
+    at = int.from_bytes(data[8:16] if wide else data[4:8], order)  # type: ignore[arg-type]
+    seen: set[int] = set()
+    while at and at not in seen and at + counted <= len(data):
+        seen.add(at)
+        entries = int.from_bytes(data[at : at + counted], order)  # type: ignore[arg-type]
+        following = at + counted + entry * entries
+        at = int.from_bytes(data[following : following + size], order)  # type: ignore[arg-type]
+    return max(1, len(seen))
+
+
+def _frame(data: bytes, number: int, name: str) -> tuple[Image, None]:
+    if number == 1:
+        return image.load(data, name), None
+    try:
+        _, frames = cv2.imdecodemulti(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED, range=(number - 1, number))
+    except cv2.error:
+        frames = ()
+    if not frames:
+        raise ImageError(f"{name}: page {number} is damaged and cannot be decoded")
+    pixels = frames[0]
+    if pixels.ndim == 3 and pixels.shape[2] >= 3:
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB if pixels.shape[2] == 3 else cv2.COLOR_BGRA2RGBA)
+    return image.load(pixels, f"{name}: page {number}"), None

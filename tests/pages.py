@@ -1,0 +1,221 @@
+"""Rendered pages whose every line is known: what reading pages is measured with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+FONTS = Path(__file__).with_name("fonts")
+REGULAR, BOLD, MONO, CJK = (FONTS / name for name in ("Go-Regular.ttf", "Go-Bold.ttf", "Go-Mono.ttf", "cjk.otf"))
+
+ENGLISH = (
+    "The harbour lies on the north side of the island, where the hills break the wind before it reaches the water. "
+    "Ships of 300 tons could anchor there in 1742, although the entrance was narrow and the pilot had to know every "
+    "rock by name. Nobody drew a proper chart until the summer of 1801.",
+    "When the surveyors came, they stayed in the house of a baker (his bread was known as far as Leeds) and paid him "
+    'four shillings and 6 pence a week. Their instruments filled two rooms; their boots filled the hall. "Mind the '
+    'glass," said the elder one, and the children did.',
+    "In the evenings they compared what each had measured during the day. Most figures agreed to within a foot, and "
+    "where they did not, a boy was sent out with a lantern to read the pole again. The work took 17 weeks, cost "
+    "$2,940.50 and gave the town a map that is still used.",
+)
+CHINESE = (
+    "清晨的港口很安静，只有几只海鸟在水面上慢慢地飞。渔民们已经回来了，他们把新鲜的鱼放在木桌上，等着城里的人来买。",
+    "远处的山还在云里，看不清楚。老人说，今天下午会下雨，所以大家都走得很快。孩子们不怕雨，他们在石头路上跑来跑去。",
+    "到了中午，太阳出来了。市场里的人越来越多，有的卖水果，有的卖衣服，有的只是来听故事的。没有人想早点回家。",
+)
+MIXED = (
+    "软件 crnn 可以读英文和中文。安装以后运行 read-page 命令，结果写在 output 文件夹里。",
+    "The word 港口 means harbour. 海鸟 are sea birds, and 市场 is a market.",
+    "价格是 125.80 元，电话 555-0192。请在 2026 年 3 月以前来。",
+)
+TABLE = (
+    ("Item", "Count", "Price", "Total"),
+    ("Copper nails", "250", "0.04", "10.00"),
+    ("Rope, 20 m", "3", "18.50", "55.50"),
+    ("Lantern glass", "12", "2.25", "27.00"),
+    ("Canvas", "7", "31.10", "217.70"),
+    ("Paint (white)", "4", "9.95", "39.80"),
+)
+
+
+@dataclass
+class Drawn:
+    """A page and what stands on it: lines in reading order, with the box (left, top, right, bottom) of their ink."""
+
+    pixels: np.ndarray
+    lines: list[tuple[str, tuple[int, int, int, int]]] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        return "\n".join(text for text, _ in self.lines)
+
+
+def blank(width: int = 1240, height: int = 1754, paper: int = 255) -> Drawn:
+    """An empty A4 page at 150 dots an inch."""
+    return Drawn(np.full((height, width, 3), paper, np.uint8))
+
+
+def write(page: Drawn, text: str, at: tuple[int, int], size: int = 26, font: Path = REGULAR, colour: int = 20) -> int:
+    """Draw one line; the width of it. Chinese characters come from the Chinese face."""
+    picture = Image.fromarray(page.pixels)
+    draw = ImageDraw.Draw(picture)
+    x, boxes = float(at[0]), []
+    for run, face in _runs(text, font):
+        drawn = ImageFont.truetype(str(face), size)
+        boxes.append(draw.textbbox((x, at[1]), run, font=drawn, anchor="ls"))
+        draw.text((x, at[1]), run, font=drawn, fill=(colour,) * 3, anchor="ls")
+        x += drawn.getlength(run)
+    page.pixels = np.asarray(picture).copy()
+    lefts, tops, rights, bottoms = zip(*boxes, strict=True)
+    page.lines.append((text, (round(min(lefts)), round(min(tops)), round(max(rights)), round(max(bottoms)))))
+    return round(x - at[0])
+
+
+def _runs(text: str, font: Path) -> list[tuple[str, Path]]:
+    runs: list[tuple[str, Path]] = []
+    for character in text:
+        face = CJK if ord(character) > 0x2000 else font
+        if runs and runs[-1][1] == face:
+            runs[-1] = (runs[-1][0] + character, face)
+        else:
+            runs.append((character, face))
+    return runs
+
+
+def wrap(text: str, width: int, size: int, font: Path = REGULAR, first: int = 0) -> list[str]:
+    """Lines of at most `width` pixels, the first shorter by `first`."""
+
+    def length(line: str) -> float:
+        return sum(ImageFont.truetype(str(face), size).getlength(run) for run, face in _runs(line, font))
+
+    chinese = ord(text[0]) > 0x2000
+    lines, line = [], ""
+    for piece in text if chinese else text.split():
+        longer = line + piece if chinese or not line else f"{line} {piece}"
+        if length(longer) > width - (0 if lines else first) and piece not in "，。":
+            lines.append(line)
+            line = piece
+        else:
+            line = longer
+    return [*lines, line]
+
+
+def paragraphs(
+    page: Drawn, texts: Sequence[str], left: int, top: int, width: int, size: int = 26, indent: int = 0, gap: int = 0,
+    font: Path = REGULAR, colour: int = 20,
+) -> int:  # fmt: skip
+    """Draw paragraphs below each other; the row below the last."""
+    pitch = round(1.4 * size)
+    for text in texts:
+        for number, line in enumerate(wrap(text, width, size, font, indent)):
+            write(page, line, (left + (0 if number else indent), top + size), size, font, colour)
+            top += pitch
+        top += gap
+    return top
+
+
+def english() -> Drawn:
+    page = blank()
+    write(page, "The survey of the harbour", (120, 160), 44, BOLD)
+    paragraphs(page, ENGLISH, 120, 230, 1000, gap=30)
+    return page
+
+
+def two_columns() -> Drawn:
+    page = blank()
+    write(page, "The survey of the harbour", (120, 160), 44, BOLD)
+    below = paragraphs(page, [*ENGLISH, ENGLISH[0]], 120, 230, 470, size=24, indent=36)
+    paragraphs(page, [*ENGLISH[1:], ENGLISH[0]], 650, 230, 470, size=24, indent=36)
+    write(page, "Printed for the harbour master, 1802", (120, below + 140), 22)
+    return page
+
+
+def chinese() -> Drawn:
+    page = blank()
+    paragraphs(page, CHINESE, 120, 160, 990, size=30, indent=60, gap=26)
+    return page
+
+
+def mixed() -> Drawn:
+    page = blank(height=800)
+    paragraphs(page, MIXED, 120, 160, 900, size=28, gap=26)
+    return page
+
+
+def table(rules: bool = True) -> Drawn:
+    page = blank(height=900)
+    write(page, "What was bought for the boats", (120, 140), 36, BOLD)
+    for row, cells in enumerate(TABLE):
+        for column, cell in enumerate(cells):
+            write(page, cell, (140 + 250 * column, 240 + 60 * row), 26, BOLD if row == 0 else REGULAR)
+    if rules:
+        for row in range(len(TABLE) + 1):
+            cv2.line(page.pixels, (120, 200 + 60 * row), (1120, 200 + 60 * row), (60, 60, 60), 2)
+        for column in range(5):
+            x = 120 + 250 * column
+            cv2.line(page.pixels, (x, 200), (x, 200 + 60 * len(TABLE)), (60, 60, 60), 2)
+    return page
+
+
+def screenshot() -> Drawn:
+    """Light text on a dark window, with a bar and a button."""
+    page = blank(1100, 640, paper=34)
+    cv2.rectangle(page.pixels, (0, 0), (1100, 54), (0, 102, 180), -1)
+    write(page, "Settings - harbour.cfg", (24, 36), 22, BOLD, 250)
+    paragraphs(page, ENGLISH[:2], 40, 90, 1000, size=20, gap=24, font=MONO, colour=222)
+    cv2.rectangle(page.pixels, (40, 560), (200, 604), (70, 140, 70), -1)
+    write(page, "Save all", (70, 590), 22, REGULAR, 250)
+    return page
+
+
+def rotated(page: Drawn, degrees: float) -> Drawn:
+    """Turned clockwise on a larger sheet. The boxes are left out."""
+    height, width = page.pixels.shape[:2]
+    matrix = cv2.getRotationMatrix2D((width / 2, height / 2), -degrees, 1.0)
+    pixels = cv2.warpAffine(page.pixels, matrix, (width, height), flags=cv2.INTER_CUBIC, borderValue=(255,) * 3)
+    turned = []
+    for text, (left, top, right, bottom) in page.lines:
+        points = np.array([[left, top, 1], [right, top, 1], [right, bottom, 1], [left, bottom, 1]]) @ matrix.T
+        (x, y), (to_x, to_y) = points.min(axis=0).round(), points.max(axis=0).round()
+        turned.append((text, (int(x), int(y), int(to_x), int(to_y))))
+    return Drawn(pixels, turned)
+
+
+def scanned(page: Drawn, seed: int = 0) -> Drawn:
+    """As a bad copier gives it: blurred, shadowed to one side, noisy, with specks and a dark edge."""
+    rng = np.random.default_rng(seed)
+    height, width = page.pixels.shape[:2]
+    pixels = cv2.GaussianBlur(page.pixels, (0, 0), 0.8).astype(np.float32)
+    shade = np.linspace(1.0, 0.62, width, dtype=np.float32)[np.newaxis, :, np.newaxis]
+    pixels = pixels * shade + rng.normal(0, 14, (height, width, 1)).astype(np.float32)
+    for x, y in zip(rng.integers(0, width, 900), rng.integers(0, height, 900), strict=True):
+        cv2.circle(pixels, (int(x), int(y)), int(rng.integers(0, 2)), (40.0,) * 3, -1)
+    pixels[:, -12:] = 15
+    return Drawn(np.clip(pixels, 0, 255).astype(np.uint8), page.lines)
+
+
+def found(page: Drawn, boxes: Sequence[Sequence[float]], least: float = 0.6) -> float:
+    """Part of the lines for which one of the boxes overlaps them and no other: intersection over union."""
+    hits = 0
+    for _, (left, top, right, bottom) in page.lines:
+        best = 0.0
+        for x, y, to_x, to_y in boxes:
+            across, down = min(right, to_x) - max(left, x), min(bottom, to_y) - max(top, y)
+            if across > 0 and down > 0:
+                both = (right - left) * (bottom - top) + (to_x - x) * (to_y - y) - across * down
+                best = max(best, across * down / both)
+        hits += best >= least
+    return hits / len(page.lines)
+
+
+ALL = {
+    "english": english, "two columns": two_columns, "chinese": chinese, "mixed": mixed, "table": table,
+    "table without rules": lambda: table(False), "rotated 3°": lambda: rotated(english(), 3),
+    "noisy scan": lambda: scanned(english()), "screenshot": screenshot,
+}  # fmt: skip

@@ -1,0 +1,71 @@
+"""Finding lines and putting them in order, on pages whose lines are known."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import pages
+from crnn import image
+from crnn.page.layout import arrange
+from crnn.page.lines import find
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def boxes(finding):
+    return [
+        (*line.corners.min(axis=0), *line.corners.max(axis=0)) for line in finding.lines
+    ]  # left, top, right, bottom
+
+
+def in_order(finding):
+    lines = np.array([line.box for line in finding.lines], float)
+    return [(finding.lines[i], place) for i, place in arrange(lines, finding.rules)]
+
+
+@pytest.mark.parametrize("name", pages.ALL)
+def test_every_line_is_found_and_nothing_else(name):
+    page = pages.ALL[name]()
+    finding = find(page.pixels)
+    assert pages.found(page, boxes(finding)) == 1.0
+    assert len(finding.lines) == len(page.lines)
+
+
+@pytest.mark.parametrize("name", pages.ALL)
+def test_lines_come_in_reading_order(name):
+    page = pages.ALL[name]()
+    order = [line.corners.mean(axis=0) for line, _ in in_order(find(page.pixels))]
+    for (_, (left, top, right, bottom)), (x, y) in zip(page.lines, order, strict=True):
+        assert left <= x <= right
+        assert top <= y <= bottom
+
+
+def test_skew_is_measured_and_undone():
+    page = pages.rotated(pages.english(), 3)
+    finding = find(page.pixels)
+    assert finding.angle == pytest.approx(3, abs=0.2)
+    assert max(line.crop.shape[0] for line in finding.lines[1:]) < 60
+
+
+@pytest.mark.parametrize("name", ["test_pdf", "test_pdf_2"])
+def test_example_pages_have_their_lines_paragraphs_and_indents(name):
+    expected = (EXAMPLES / f"{name}.txt").read_text(encoding="utf-8").rstrip("\n").split("\n")
+    layout, last = [], 0
+    for _, place in in_order(find(image.load(EXAMPLES / f"{name}.png"))):
+        layout += [None] if place.block != last else []
+        layout.append(place.indent)
+        last = place.block
+    assert layout == [len(line) - len(line.lstrip(" ")) if line else None for line in expected]
+
+
+def test_cells_know_their_row_and_column():
+    page = pages.table()
+    places = [place for _, place in in_order(find(page.pixels))]
+    assert [(place.row, place.column) for place in places[1:]] == [
+        (row, column) for row in range(6) for column in range(4)
+    ]
+
+
+def test_blank_page_has_no_lines():
+    assert find(pages.blank().pixels).lines == []

@@ -1,0 +1,105 @@
+"""PageReader and `crnn read-page`, with the bundled model on rendered pages."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import bars
+import crnn
+import pages
+from crnn.metrics import edit_distance
+
+
+@pytest.fixture(scope="module")
+def reader():
+    return crnn.PageReader("en")
+
+
+def cer(text, label):
+    return edit_distance(text, label) / len(label)
+
+
+def plain(page):
+    return "\n".join(line.text for line in page.lines)
+
+
+def run(*arguments):
+    command = [sys.executable, "-m", "crnn", "read-page", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, encoding="utf-8", check=False, timeout=120)
+
+
+def save(page, path, **options):
+    Image.fromarray(page.pixels).save(path, **options)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "most"),
+    [("english", 0.015), ("two columns", 0.015), ("table", 0.02), ("rotated 3°", 0.015), ("noisy scan", 0.05),
+     ("screenshot", 0.02)],
+)  # fmt: skip
+def test_rendered_pages_are_read(reader, name, most):
+    page = pages.ALL[name]()
+    assert cer(plain(reader.read(page.pixels)[0]), page.text) <= most
+
+
+def test_text_keeps_paragraphs(reader):
+    text = reader.read(pages.english().pixels).text
+    assert [len(part.split("\n")) for part in text.split("\n\n")] == [1, 4, 4, 4]
+
+
+def test_boxes_of_characters_lie_on_the_page_in_their_line(reader):
+    page = reader.read(pages.rotated(pages.english(), 3).pixels)[0]
+    for line in page.lines:
+        for character in line.characters:
+            left, top, right, bottom = character.box
+            assert 0 <= left < right <= page.width
+            assert 0 <= top < bottom <= page.height
+            assert line.box[0] - 12 <= left
+            assert right <= line.box[2] + 12
+
+
+def test_page_upside_down_is_turned(reader):
+    page = pages.english()
+    found = reader.read(np.ascontiguousarray(page.pixels[::-1, ::-1]))[0]
+    assert found.angle == 180
+    assert cer(plain(found), page.text) <= 0.02
+    assert found.lines[0].box[1] > found.height * 0.8  # the heading, on the page as it was given
+
+
+@pytest.mark.parametrize("turns", [1, 3])
+def test_page_on_its_side_is_turned(reader, turns):
+    page = pages.english()
+    found = reader.read(np.ascontiguousarray(np.rot90(page.pixels, turns)))[0]
+    assert found.angle == (360 - 90 * turns) % 360 or found.angle == 90 * turns
+    assert cer(plain(found), page.text) <= 0.02
+
+
+def test_blank_page_is_empty_text_and_success(tmp_path):
+    done = run(save(pages.blank(), tmp_path / "blank.png"), "-m", "en")
+    assert (done.stdout, done.stderr, done.returncode) == ("\n", "", 0)
+
+
+def test_line_of_any_length_is_read_whole(bar_model):
+    text = "0123456789" * 25
+    line = crnn.load(bar_model)
+    crop = line.crop(bars.draw(text), any_width=True)
+    assert crop.pixels.shape[1] > 4000
+    found = line.read_crops([crop])[0]
+    assert found.text == text
+    lefts = [character.box[0] for character in found.characters]
+    assert lefts == sorted(lefts)
+
+
+def test_json_has_document_pages_lines_words_characters(tmp_path):
+    done = run(save(pages.table(), tmp_path / "table.png"), "-m", "en", "--format", "json")
+    document = json.loads(done.stdout)
+    assert document["path"] == str(tmp_path / "table.png")
+    line = document["pages"][0]["lines"][0]
+    assert line["words"][0]["text"] == "What"
+    assert line["characters"][0]["text"] == "W"
+    assert document["pages"][0]["lines"][1]["row"] == 0
