@@ -3,11 +3,13 @@
 import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import crnn
 from crnn import pretrained
 from crnn.charset import ENGLISH, Charset
+from crnn.image import load
 from crnn.metrics import edit_distance
 from crnn.synth.corpus import Corpus
 from crnn.synth.fonts import find_faces
@@ -37,6 +39,21 @@ def test_a_crop_reads_the_same_alone_in_a_batch_and_in_any_order(english):
     assert english.read_batch(images) == alone
     order = random.Random(0).sample(range(64), 64)
     assert english.read_batch([images[i] for i in order]) == [alone[i] for i in order]
+
+
+def test_text_that_runs_up_or_down_is_read_and_its_characters_are_where_they_are(english):
+    upright = load(EXAMPLES / "test_02.jpg")
+    height, width = upright.shape[:2]
+    known = english.read(upright)
+    for turns in (1, 3):
+        line = english.read(np.ascontiguousarray(np.rot90(upright, turns)))
+        assert line.text == known.text
+        for character, expected in zip(line.characters, known.characters, strict=True):
+            left, top, right, bottom = expected.box
+            if turns == 1:  # to the left: the word runs up
+                assert character.box == (top, width - right, bottom, width - left)
+            else:
+                assert character.box == (height - bottom, left, height - top, right)
 
 
 def test_clean_print_is_read_whole(english):

@@ -26,6 +26,7 @@ from crnn.runtime import Engine, open_engine
 BATCH = 64  # crops that the network sees at a time,
 BATCH_PIXELS = BATCH * 256  # and columns of pixels, so that long lines do not multiply the memory
 READ_AHEAD = 512  # images that are sorted by width together,
+TALL = 1.2  # height over width from which on text may run up or down
 READ_FIRST = 32  # of which the first come in smaller groups, so that a few images, too, are shared among the cores
 
 
@@ -56,6 +57,9 @@ class Crop:
     width: int  # of the original, pixels
     height: int
     path: str | None
+    turned: tuple[
+        image.Image, ...
+    ] = ()  # prepared after a quarter turn to the left, and to the right, where it is tall
 
     @property
     def bucket(self) -> int:
@@ -128,12 +132,15 @@ class Recognizer:
         """
         path = str(source) if isinstance(source, (str, Path)) else None
         pixels = image.load(source, max_pixels=max_pixels)
+        height, width = pixels.shape[:2]
+        wide = replace(self.preprocessing, max_width=sys.maxsize)
         try:
-            prepared = image.prepare(pixels, replace(self.preprocessing, max_width=sys.maxsize) if any_width
-                                     else self.preprocessing)  # fmt: skip
+            prepared = image.prepare(pixels, wide if any_width else self.preprocessing)
+            turns = [np.rot90(pixels, turn) for turn in _TURNS] if height > TALL * width else []
+            turned = tuple(image.prepare(np.ascontiguousarray(turn), wide) for turn in turns)
         except ImageError as error:
             raise ImageError(f"{path}: {error}") if path else error from None
-        return Crop(prepared, pixels.shape[1], pixels.shape[0], path)
+        return Crop(prepared, width, height, path, turned)
 
     def _try_crop(self, source: ImageSource) -> Crop | ImageError:
         try:
@@ -144,8 +151,19 @@ class Recognizer:
     def read_crops(self, crops: Sequence[Crop], characters: bool = True, beside: bool = False) -> list[Line]:
         """The second half: the answers are those of `read`, in the order of the crops, whatever their neighbours.
 
-        `beside`: other threads read at the same time (see `Engine.run`).
+        A tall crop is also read turned; the surest answer counts, if it is more than a lone character. `beside`: other
+        threads read at the same time (see `Engine.run`).
         """
+        tall = [i for i, crop in enumerate(crops) if crop.turned]
+        turned = [Crop(each, crops[i].height, crops[i].width, crops[i].path) for i in tall for each in crops[i].turned]
+        lines = self._read_as_they_lie([*crops, *turned], characters, beside)
+        for number, i in enumerate(tall):
+            for turn, line in zip(_TURNS, lines[len(crops) + len(_TURNS) * number :], strict=False):
+                if len(line.text) > 1 and _sureness(line) > _sureness(lines[i]):
+                    lines[i] = _turned_back(line, turn, crops[i])
+        return lines[: len(crops)]
+
+    def _read_as_they_lie(self, crops: Sequence[Crop], characters: bool, beside: bool) -> list[Line]:
         by_width: dict[int, list[int]] = defaultdict(list)
         for i, crop in enumerate(crops):
             by_width[crop.bucket].append(i)
@@ -250,6 +268,26 @@ class Recognizer:
 
     def __repr__(self) -> str:
         return f"<Recognizer {self.name}: {len(self.charset)} characters>"
+
+
+_TURNS = (1, 3)  # quarter turns to the left: text that runs down, and text that runs up
+
+
+def _sureness(line: Line) -> float:
+    """Confidence of a character on average: long texts would lose to short ones."""
+    return float(line.confidence ** (1 / max(1, len(line.text))))
+
+
+def _turned_back(line: Line, turn: int, crop: Crop) -> Line:
+    """A line read after so many quarter turns to the left, its boxes where the characters are in the crop itself."""
+
+    def back(box: Box) -> Box:
+        left, top, right, bottom = box
+        if turn == 1:
+            return crop.width - bottom, left, crop.width - top, right
+        return top, crop.height - right, bottom, crop.height - left
+
+    return replace(line, characters=tuple(replace(each, box=back(each.box)) for each in line.characters))
 
 
 def _rows(left: int, width: int) -> int:
