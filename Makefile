@@ -1,5 +1,7 @@
 # make demo    install the package alone (no PyTorch) into build/demo and read the example images
 # make test    install it with the test tools into .venv and run the tests;  ARGS="-k ctc" goes to pytest
+# make browser use the page of `crnn serve` in a real Chromium (needs playwright and one), screenshots in build/browser
+# make protos  the descriptors that `crnn serve` speaks by, from src/crnn/serve/protos
 # make check   formatting, lint, types, tests
 # make clean   remove what the above made
 PYTHON ?= python3
@@ -9,7 +11,7 @@ ARGS ?=
 INSTALL = -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 SOURCES := pyproject.toml constraints.txt $(shell find src -type f -not -name '*.pyc')
 
-.PHONY: demo test check lint clean
+.PHONY: demo test check lint browser protos clean
 .DELETE_ON_ERROR:
 
 demo: $(DEMO)/.installed
@@ -17,6 +19,14 @@ demo: $(DEMO)/.installed
 
 test: $(VENV)/.installed
 	$(VENV)/bin/python -m pytest $(ARGS)
+
+browser: $(VENV)/.installed
+	$(VENV)/bin/python $(INSTALL) playwright
+	$(VENV)/bin/python tests/browser/drive.py
+
+protos: $(VENV)/.installed
+	cd src/crnn/serve/protos && $(abspath $(VENV))/bin/python -m grpc_tools.protoc -I. --include_imports \
+	    --descriptor_set_out=services.binpb inference.proto tensorflow.proto tensorflow_error.proto tensorflow_serving.proto
 
 lint: $(VENV)/.installed
 	$(VENV)/bin/python -m ruff format --check .
@@ -37,6 +47,8 @@ $(DEMO)/.installed: $(SOURCES) | $(DEMO)/bin/python
 # The tests run on the sources in place: only a change of the requirements installs again.
 $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(VENV)/bin/python $(INSTALL) --editable '.[dev]'
+	# Real clients of the server, for its tests. They ask for older libraries than these pins and work with them.
+	$(VENV)/bin/python $(INSTALL) --no-deps tensorflow-serving-api tritonclient
 	touch $@
 
 %/bin/python:

@@ -125,21 +125,28 @@ class Recognizer:
             for _, lines in ahead:
                 lines.cancel()
 
-    def crop(self, source: ImageSource, max_pixels: int = image.MAX_PIXELS, any_width: bool = False) -> Crop:
-        """The first half of `read`: load an image, of less than `max_pixels`, and bring it to the model's height.
+    def crop(
+        self,
+        source: ImageSource,
+        name: str | None = None,
+        max_pixels: int = image.MAX_PIXELS,
+        any_width: bool = False,
+    ) -> Crop:
+        """The first half of `read`: load an image of less than `max_pixels` and bring it to the model's height.
 
-        `any_width`: of any length; what is beyond the model's width is read in windows that overlap.
+        `any_width`: of any length; what is beyond the model's width is read in windows that overlap. ImageError calls
+        the image by `name`, else by its path.
         """
         path = str(source) if isinstance(source, (str, Path)) else None
-        pixels = image.load(source, max_pixels=max_pixels)
+        pixels = image.load(source, name, max_pixels)
         height, width = pixels.shape[:2]
-        wide = replace(self.preprocessing, max_width=sys.maxsize)
+        settings = replace(self.preprocessing, max_width=sys.maxsize) if any_width else self.preprocessing
         try:
-            prepared = image.prepare(pixels, wide if any_width else self.preprocessing)
+            prepared = image.prepare(pixels, settings)
             turns = [np.rot90(pixels, turn) for turn in _TURNS] if height > TALL * width else []
-            turned = tuple(image.prepare(np.ascontiguousarray(turn), wide) for turn in turns)
+            turned = tuple(image.prepare(np.ascontiguousarray(turn), settings) for turn in turns)
         except ImageError as error:
-            raise ImageError(f"{path}: {error}") if path else error from None
+            raise ImageError(f"{name or path}: {error}") if name or path else error from None
         return Crop(prepared, width, height, path, turned)
 
     def _try_crop(self, source: ImageSource) -> Crop | ImageError:

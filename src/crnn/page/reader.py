@@ -46,7 +46,8 @@ class Sheet:
 class PageReader:
     """Reads pages: finds their lines, reads each, and puts them in reading order.
 
-    model: a bundled name, a model folder, or "auto": every line by the bundled model that is surest of it. detector:
+    model: a bundled name, a model folder, "auto": every line by the bundled model that is surest of it; or a Recognizer
+    that is open already, to which neither `engine` nor `decoding` apply. detector:
     lines (documents and screenshots, no weights) or db (photographs, needs crnn[detect]). dpi: at which PDF pages are
     drawn. password: of encrypted PDF files. min_confidence: lines read with less are left out. `decoding` as for
     `crnn.load`.
@@ -54,7 +55,7 @@ class PageReader:
 
     def __init__(
         self,
-        model: str | Path = AUTO,
+        model: str | Path | Recognizer = AUTO,
         engine: str = "openvino",
         detector: str = "lines",
         *,
@@ -65,8 +66,11 @@ class PageReader:
     ) -> None:
         if detector not in DETECTORS:
             raise ConfigError(f"detector {detector!r} does not exist: choose from {', '.join(DETECTORS)}")
-        names = pretrained.names() if model == AUTO else [model]
-        self.readers = [load(name, engine, **decoding) for name in names]
+        if isinstance(model, Recognizer):
+            self.readers = [model]
+        else:
+            names = pretrained.names() if model == AUTO else [model]
+            self.readers = [load(name, engine, **decoding) for name in names]
         self.dpi, self.password, self.min_confidence = dpi, password, min_confidence
         self._find = find
 

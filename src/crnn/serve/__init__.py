@@ -1,0 +1,1 @@
+"""A model behind TensorFlow Serving, KServe and plain HTTP clients."""

@@ -1,0 +1,258 @@
+"""The server as an operator meets it: readiness, versions, keys, TLS, limits, batches, metrics, an orderly stop."""
+
+import asyncio
+import json
+import ssl
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+import bars
+import crnn
+from crnn.errors import ConfigError, ImageError, ModelError
+from crnn.serve import service as serving_service
+from crnn.serve.client import Client, GrpcClient, ServerError
+from crnn.serve.service import Batcher, Limits, Reason, Refused, Service, find_models
+from serving import serving
+from test_serve_clients import encoded
+
+
+def started(folder, **limits):
+    service = Service(find_models([f"bars={folder}"]), Limits(**limits))
+    service.load()
+    return service
+
+
+def read_at_once(service, requests):
+    """What each of many requests gets, Lines or its error."""
+
+    async def ask():
+        served = service.model("bars")
+        return await asyncio.gather(*(service.read(served, images) for images in requests), return_exceptions=True)
+
+    return asyncio.run(ask())
+
+
+def test_answers_are_those_of_reading_one_by_one_whatever_the_company(bar_model):
+    rng = np.random.default_rng(1)
+    images = [bars.draw("".join(rng.choice(list(bars.DIGITS), n))) for n in rng.integers(1, 20, 120)]
+    reader = crnn.load(bar_model)
+    alone = [reader.read(image) for image in images]
+    for max_batch, max_wait in ((1, 0.0), (4, 0.001), (32, 0.02)):
+        service = started(bar_model, max_batch=max_batch, max_wait=max_wait)
+        together = read_at_once(service, [images[i : i + 3] for i in range(0, 120, 3)])
+        assert [line for lines in together for line in lines] == alone
+
+
+def test_crops_of_one_width_are_read_together_and_none_waits_longer_than_said(bar_model):
+    reader = crnn.load(bar_model)
+    crops = [reader.crop(bars.draw(text)) for text in ("1", "2", "333333", "4")]
+    batches, began = [], time.monotonic()
+
+    def read(batch):
+        batches.append([crop.width for crop in batch])
+        return reader.read_crops(batch)
+
+    async def ask(expecting):
+        with ThreadPoolExecutor(1) as pool:
+            batcher = Batcher(read, Limits(max_batch=3, max_wait=0.2), pool, 1, lambda: expecting, lambda size: None)
+            return await asyncio.gather(*(batcher.read([crop]) for crop in crops))
+
+    assert [lines[0].text for lines in asyncio.run(ask(True))] == ["1", "2", "333333", "4"]
+    assert sorted(map(len, batches)) == [1, 3]
+    assert 0.15 < time.monotonic() - began < 3
+
+    async def ask_alone():
+        with ThreadPoolExecutor(1) as pool:
+            return await Batcher(read, Limits(max_wait=60), pool, 1, lambda: False, lambda size: None).read(crops[:1])
+
+    assert asyncio.run(ask_alone())[0].text == "1"  # nobody to wait for
+
+
+def test_the_queue_is_bounded_and_a_bad_image_harms_its_own_request_only(bar_model):
+    service = started(bar_model, max_queue=6, max_images=4)
+    good = bars.draw("12")
+    answers = read_at_once(service, [[good] * 4, [good, b"bad"], [good] * 4, [good] * 5, []])
+    assert [line.text for line in answers[0]] == ["12"] * 4
+    assert isinstance(answers[1], ImageError) and "image 2 of 2 is not an image" in str(answers[1])
+    reasons = [answer.reason for answer in answers[2:]]
+    assert reasons == [Reason.BUSY, Reason.TOO_LARGE, Reason.INVALID]
+    assert read_at_once(service, [[good] * 4])[0][0].text == "12"  # there is room again
+
+
+def test_what_takes_too_long_is_given_up(bar_model, monkeypatch):
+    release = threading.Event()
+    service = started(bar_model, timeout=0.1)
+    batcher = service.model("bars").batcher
+    monkeypatch.setattr(batcher, "_read", lambda crops: release.wait(10))
+    (answer,) = read_at_once(service, [[bars.draw("1")]])
+    release.set()
+    assert isinstance(answer, Refused) and answer.reason is Reason.TIMED_OUT
+
+
+def test_models_have_names_and_versions(bar_model, tmp_path):
+    for version in (1, 12):
+        bars.write_model(tmp_path / "plates" / str(version))
+    models = find_models([f"digits={bar_model}", str(tmp_path / "plates")])
+    assert [(name, sorted(versions)) for name, versions in models.items()] == [("digits", [1]), ("plates", [1, 12])]
+    service = Service(models)
+    with pytest.raises(Refused, match="still being loaded") as early:
+        service.model("digits")
+    assert early.value.reason is Reason.UNAVAILABLE and not service.ready
+    service.load()
+    assert service.ready
+    assert service.model("plates").version == 12 and service.model("plates", "1").version == 1
+    assert service.model().name == "digits"
+    for name, version in (("digits", 2), ("digits", "latest"), ("plates", -1), ("x", None), ("digits", "9" * 5000)):
+        with pytest.raises(Refused) as unknown:
+            service.model(name, version)
+        assert unknown.value.reason is Reason.NOT_FOUND and len(str(unknown.value)) < 200
+
+
+def test_settings_that_cannot_be_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="max_queue 0"):
+        Limits(max_queue=0)
+    with pytest.raises(ModelError, match="no model 'klingon'"):
+        find_models(["klingon"])
+    with pytest.raises(ConfigError, match="cannot be read as a key"):
+        serving_service.find_key(tmp_path / "key")
+
+
+def test_descriptors_are_those_of_the_protos(tmp_path):
+    protos = serving_service.Path(serving_service.__file__).with_name("protos")
+    out = tmp_path / "services.binpb"
+    command = [
+        sys.executable,
+        "-m",
+        "grpc_tools.protoc",
+        f"-I{protos}",
+        "--include_imports",
+        f"--descriptor_set_out={out}",
+    ]
+    subprocess.run([*command, *sorted(file.name for file in protos.glob("*.proto"))], check=True)
+    from google.protobuf.descriptor_pb2 import FileDescriptorSet
+
+    made, kept = (FileDescriptorSet.FromString(file.read_bytes()) for file in (out, protos / "services.binpb"))
+    assert {file.name: file for file in made.file if "google" not in file.name} == {
+        file.name: file for file in kept.file if "google" not in file.name
+    }
+
+
+def test_a_key_and_tls(bar_model, tmp_path):
+    key, certificate = tmp_path / "tls.key", tmp_path / "tls.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+         "-keyout", key, "-out", certificate, "-days", "2", "-subj", "/CN=localhost",
+         "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    secret = tmp_path / "secret"
+    secret.write_text("swordfish\n")
+    arguments = [
+        "--model",
+        f"bars={bar_model}",
+        "--api-key-file",
+        secret,
+        "--tls-certificate",
+        certificate,
+        "--tls-key",
+        key,
+    ]
+    with serving(tmp_path, *arguments) as server:
+        context = ssl.create_default_context(cafile=certificate)
+
+        def ask(path, headers):
+            request = urllib.request.Request(f"https://localhost:{server.port}{path}", headers=headers)
+            try:
+                return urllib.request.urlopen(request, context=context, timeout=30).status
+            except urllib.error.HTTPError as error:
+                assert "key" in json.load(error)["error"]
+                return error.code
+
+        assert ask("/health/ready", {}) == ask("/", {}) == 200
+        assert ask("/models", {}) == ask("/metrics", {"X-API-Key": "sword"}) == 401
+        assert (
+            ask("/models", {"X-API-Key": "swordfish"}) == ask("/models", {"Authorization": "Bearer swordfish"}) == 200
+        )
+        image = encoded(bars.draw("12"))
+        with pytest.raises(ServerError, match="wants a key") as refused:
+            GrpcClient(f"localhost:{server.grpc_port}", "bars", certificate=certificate.read_bytes()).read(image)
+        assert refused.value.status == "UNAUTHENTICATED"
+        client = GrpcClient(f"localhost:{server.grpc_port}", "bars", "swordfish", certificate=certificate.read_bytes())
+        assert client.read(image).text == "12"
+        assert "swordfish" not in server.log
+
+
+def test_sigterm_under_load_loses_nothing_that_was_taken(bar_model, tmp_path):
+    image = encoded(bars.draw("1234567"))
+    answered, lost, stop = [], [], threading.Event()
+    with serving(tmp_path, "--model", f"bars={bar_model}") as server:
+        grpc_client = GrpcClient(f"127.0.0.1:{server.grpc_port}", "bars")
+        grpc_client.read(image)
+
+        def ask(read):
+            while not stop.is_set():
+                try:
+                    answered.append(read(image).text)
+                except ServerError as error:
+                    # Nobody listens any more, or the connection was closed before the server took the request.
+                    if not any(
+                        word in str(error)
+                        for word in ("refused", "Connect", "reset", "GOAWAY", "unavailable", "closed")
+                    ):
+                        lost.append(str(error))
+                    if error.status not in (None, "UNAVAILABLE"):
+                        lost.append(str(error))
+                    return
+
+        readers = [Client(server.url, "bars").read for _ in range(6)] + [grpc_client.read] * 2
+        threads = [threading.Thread(target=ask, args=(read,)) for read in readers]
+        for thread in threads:
+            thread.start()
+        time.sleep(1)
+        assert server.stop() == 0
+        stop.set()
+        for thread in threads:
+            thread.join(30)
+    assert lost == [] and len(answered) > 20 and set(answered) == {"1234567"}
+    logged = [event for event in server.events if event["event"] == "request"]
+    assert {event["status"] for event in logged} <= {200, "OK"}
+    assert len(logged) == len(answered) + 1
+    assert [event["event"] for event in server.events][-2:] == ["stopping", "stopped"] or server.events[-1][
+        "event"
+    ] == "stopped"
+
+
+def test_a_port_in_use_and_a_missing_model_are_one_sentence(bar_model, tmp_path):
+    with serving(tmp_path, "--model", f"bars={bar_model}") as server:
+        for arguments in (
+            ["--port", server.port, "--grpc-port", "-1"],
+            ["--port", 0, "--grpc-port", server.grpc_port],
+            ["--model", "klingon"],
+        ):
+            command = [sys.executable, "-m", "crnn", "serve", "--model", bar_model, *map(str, arguments)]
+            done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=60, check=False)
+            sentences = [line for line in done.stderr.splitlines() if line.startswith("crnn: ")]
+            assert (done.returncode, len(sentences)) == (1, 1), done.stderr
+            assert "Traceback" not in done.stderr
+
+
+def test_the_page_and_its_description(bar_model, tmp_path):
+    with serving(tmp_path, "--model", f"bars={bar_model}") as server:
+        status, headers, page = server.ask("/")
+        assert status == 200 and "default-src 'none'" in headers["Content-Security-Policy"]
+        for name in ("page.html", "page.css", "page.js", "docs.html", "docs.js"):
+            text = (serving_service.Path(serving_service.__file__).with_name("web") / name).read_text("utf-8")
+            assert not [line for line in text.splitlines() if "http" in line and "www.w3.org" not in line], name
+        assert b"page.js" in page
+        paths = server.ask("/openapi.json")[2]["paths"]
+        assert {"/read", "/read-page", "/v1/models/{name}:predict", "/v2/models/{name}/infer"} <= set(paths)
+        assert server.ask("/models")[2]["models"][0]["name"] == "bars"
+        assert server.ask("/read", encoded(bars.draw("1")), {"X-Request-ID": "abc"})[1]["X-Request-ID"] == "abc"
+        assert b'crnn_images_total{model="bars"} 1.0' in server.ask("/metrics")[2]
