@@ -55,7 +55,7 @@ def test_crops_of_one_width_are_read_together_and_none_waits_longer_than_said(ba
     crops = [reader.crop(bars.draw(text)) for text in ("1", "2", "333333", "4")]
     batches, began = [], time.monotonic()
 
-    def read(batch):
+    def read(batch, beside):
         batches.append([crop.width for crop in batch])
         return reader.read_crops(batch)
 
@@ -90,7 +90,7 @@ def test_what_takes_too_long_is_given_up(bar_model, monkeypatch):
     release = threading.Event()
     service = started(bar_model, timeout=0.1)
     batcher = service.model("bars").batcher
-    monkeypatch.setattr(batcher, "_read", lambda crops: release.wait(10))
+    monkeypatch.setattr(batcher, "_read", lambda crops, beside: release.wait(10))
     (answer,) = read_at_once(service, [[bars.draw("1")]])
     release.set()
     assert isinstance(answer, Refused) and answer.reason is Reason.TIMED_OUT

@@ -163,9 +163,11 @@ class Service:
         for name, versions in self.paths.items():
             for version, path in sorted(versions.items()):
                 reader = recognizer.load(path, self._engine)
-                reader.read(np.full((32, 100, 3), 255, np.uint8))  # the first time is slow: better now
+                blank = [reader.crop(np.full((32, 100, 3), 255, np.uint8))]
+                for beside in (False, True):  # the first time is slow: better now
+                    reader.read_crops(blank, beside=beside)
                 batcher = Batcher(
-                    partial(reader.read_crops, beside=True),
+                    lambda crops, beside, reader=reader: reader.read_crops(crops, beside=beside),
                     self.limits,
                     self._readers,
                     min(reader.engine.parallel, cores),
@@ -293,15 +295,16 @@ class _Place:
 
 
 class Batcher:
-    """Joins the crops of concurrent requests into batches of one width.
+    """Joins the crops of concurrent requests into batches of one width, which `read` reads, beside others or alone.
 
-    As many batches as `parallel` says are read at a time. When one more may be, it is of the width of
-    which max_batch crops wait, else of the one whose oldest crop has waited for max_wait. Nothing waits for others when no other request is on its way and all that wait are one request's.
+    As many batches as `parallel` says are read at a time. The next one is of the width of which max_batch crops wait,
+    else of the one whose oldest crop has waited for max_wait. Nothing waits for others when no other request is on its
+    way and all that wait are one request's.
     """
 
     def __init__(
         self,
-        read: Callable[[list[Crop]], list[Line]],
+        read: Callable[[list[Crop], bool], list[Line]],
         limits: Limits,
         executor: Executor,
         parallel: int,
@@ -312,7 +315,7 @@ class Batcher:
         self._expecting, self._count = expecting, count
         self._waiting: dict[int, deque[_Place]] = {}
         self._jobs: set[_Job] = set()
-        self._free = parallel
+        self._free = self._parallel = parallel
         self._timer: asyncio.TimerHandle | None = None
 
     async def read(self, crops: Sequence[Crop]) -> list[Line]:
@@ -330,7 +333,7 @@ class Batcher:
             self._jobs.discard(job)
 
     def _start(self) -> None:
-        """Gives the network batches while it is free and there are some; else comes back when the oldest crop is due."""
+        """Gives the network batches while it is free and there are some, or comes back when the oldest crop is due."""
         if self._timer:
             self._timer.cancel()
             self._timer = None
@@ -353,7 +356,8 @@ class Batcher:
             if places:
                 self._free -= 1
                 self._count(len(places))
-                running = loop.run_in_executor(self._executor, self._read, [place.crop for place in places])
+                beside = bool(self._waiting) or self._free < self._parallel - 1
+                running = loop.run_in_executor(self._executor, self._read, [place.crop for place in places], beside)
                 running.add_done_callback(partial(self._finish, places))
                 if not self._free:
                     return
