@@ -831,6 +831,7 @@ def serve(
     max_wait_ms: Annotated[float, typer.Option(min=0, help="A crop waits so long for others of its width.")] = 2.0,
     max_queue: Annotated[int, typer.Option(min=1, help="Images taken on and not yet answered.")] = 1024,
     max_images: Annotated[int, typer.Option(min=1, help="Images of one request.")] = 256,
+    max_pages: Annotated[int, typer.Option(min=1, help="Pages of one PDF.")] = 50,
     max_body_mb: Annotated[float, typer.Option(min=0.001, help="Size of one request.")] = 32.0,
     max_megapixels: Annotated[float, typer.Option(min=0.001, help="Size of one image.")] = 40.0,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for a request to arrive, and to be answered.")] = 30,
@@ -857,7 +858,14 @@ def serve(
     except ImportError as error:
         raise ConfigError(f"serving needs more packages ({error.name} is missing): pip install 'crnn[serve]'") from None
     limits = service.Limits(
-        max_batch, max_wait_ms / 1000, max_queue, max_images, int(max_body_mb * 1e6), int(max_megapixels * 1e6), timeout
+        max_batch=max_batch,
+        max_wait=max_wait_ms / 1000,
+        max_queue=max_queue,
+        max_images=max_images,
+        max_pages=max_pages,
+        max_body=int(max_body_mb * 1e6),
+        max_pixels=int(max_megapixels * 1e6),
+        timeout=timeout,
     )
     address = server.Address(host, port, None if grpc_port < 0 else grpc_port, tls_certificate, tls_key)
     models = service.find_models(model or pretrained.names())

@@ -141,9 +141,10 @@ class Recognizer:
         pixels = image.load(source, name, max_pixels)
         height, width = pixels.shape[:2]
         settings = replace(self.preprocessing, max_width=sys.maxsize) if any_width else self.preprocessing
+        tall = TALL * width < height <= settings.max_width * width / settings.height  # and not too long when it lies
         try:
             prepared = image.prepare(pixels, settings)
-            turns = [np.rot90(pixels, turn) for turn in _TURNS] if height > TALL * width else []
+            turns = [np.rot90(pixels, turn) for turn in _TURNS] if tall else []
             turned = tuple(image.prepare(np.ascontiguousarray(turn), settings) for turn in turns)
         except ImageError as error:
             raise ImageError(f"{name or path}: {error}") if name or path else error from None

@@ -167,7 +167,7 @@ class Service:
                 for beside in (False, True):  # the first time is slow: better now
                     reader.read_crops(blank, beside=beside)
                 batcher = Batcher(
-                    lambda crops, beside, reader=reader: reader.read_crops(crops, beside=beside),
+                    partial(_read_crops, reader),
                     self.limits,
                     self._readers,
                     min(reader.engine.parallel, cores),
@@ -386,6 +386,10 @@ class Batcher:
             if job.missing == 0:
                 job.done.set_result([line for line in job.lines if line is not None])
         self._start()
+
+
+def _read_crops(reader: Recognizer, crops: Sequence[Crop], beside: bool) -> list[Line]:
+    return reader.read_crops(crops, beside=beside)
 
 
 def _read_pages(reader: Recognizer, data: bytes, limits: Limits, deadline: float) -> list[Page]:
