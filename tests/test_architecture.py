@@ -32,6 +32,7 @@ LAYERS = [
         "predictions",
         "report",
         "benchmark",
+        "bulk",
         "page",
     },
     {"serve"},

@@ -169,9 +169,21 @@ def _open_reader(
 
 @app.command()
 def read(
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE|DIR", help="Images of one word or line each.")],
+    images: Annotated[
+        list[str],
+        typer.Argument(metavar="IMAGE|DIR", help="Images of one word or line each; with --output also globs, URLs."),
+    ],
     model: _Model = "en",
     as_json: _Json = False,
+    output: Annotated[
+        str | None,
+        typer.Option("--output", "-o", metavar="OUT", help="Read any number into OUT.parquet or OUT.jsonl, a folder."),
+    ] = None,
+    boxes: Annotated[bool, typer.Option("--boxes", help="With --output: every character and its place.")] = False,
+    jobs: Annotated[int | None, typer.Option(min=1, help="With --output: processes, or actors on a cluster.")] = None,
+    ray: Annotated[
+        str | None, typer.Option(metavar="ADDRESS|auto", help="With --output: read on this Ray cluster.")
+    ] = None,
     min_confidence: Annotated[
         float, typer.Option(min=0, max=1, help="Leave out what was read with less confidence than this.")
     ] = 0.0,
@@ -193,8 +205,18 @@ def read(
     """Read words and lines: the text of one image, or PATH<TAB>TEXT a line for several or a directory.
 
     With --json, one object a line: path, text, confidence, characters. An image that cannot be read is named on stderr,
-    the rest is read, and the exit status is 1.
+    the rest is read, and the exit status is 1. With --output, the same command again goes on where it was interrupted.
     """
+    if output:
+        _read_all(
+            images, output, as_json, model=model, boxes=boxes, jobs=jobs, ray=ray, engine=engine.value,
+            precision=precision and precision.value, threads=threads, device=device.value,
+            decoder=decoder and decoder.value, lexicon=lexicon, allow=allow, pattern=pattern,
+            language_model=language_model, width=width, split_words=split_words,
+        )  # fmt: skip
+        return
+    if boxes or jobs or ray:
+        raise ConfigError("--boxes, --jobs and --ray need --output: where to write OUT.parquet or OUT.jsonl")
     from crnn import image
     from crnn.show import draw, save_sheet
 
@@ -202,13 +224,13 @@ def read(
     pictures: list[Any] = []
     with _only_our_stderr():
         paths = []
-        for path in images:
+        for path in map(Path, images):
             found = image.find(path) if path.is_dir() else [path]
             if not found:
                 complain(f"{path} has no images in it: files whose names end in {', '.join(image.SUFFIXES)}")
                 failed = True
             paths += found
-        alone = len(images) == 1 and not images[0].is_dir()
+        alone = len(images) == 1 and not Path(images[0]).is_dir()
         if not paths:
             raise typer.Exit(1)
         reader = _open_reader(
@@ -231,6 +253,22 @@ def read(
         if show:
             save_sheet(show, pictures)
     if failed:
+        raise typer.Exit(1)
+
+
+def _read_all(images: list[str], output: str, as_json: bool, **options: Any) -> None:
+    from crnn import bulk
+
+    with _only_our_stderr(), _report() as progress:
+        done = bulk.read_all(images, output, progress=progress, **options)
+        for failure in done.failures:
+            complain(failure)
+    if as_json:
+        print_json(done.to_dict())
+    else:
+        print(f"{output}: {done.images} images in {done.parts} parts, {done.read} read now, "
+              f"{len(done.failures)} of them unreadable")  # fmt: skip
+    if done.failures:
         raise typer.Exit(1)
 
 

@@ -32,6 +32,11 @@ def describe() -> dict[str, Any]:
     }
 
 
+def unique() -> str:
+    """A name that no other process has, on this machine or another."""
+    return f"{platform.node()}.{os.getpid()}"
+
+
 def resident() -> int:
     """Bytes of memory that this process holds, its peak where the system does not say how many now."""
     try:

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import connection, parent_process
+from multiprocessing import connection, get_context, parent_process
 from typing import Any, TypeVar
 
 import cv2
@@ -29,11 +29,12 @@ def run(
     workers: int | None = None,
     ray: str | None = None,
     start: Callable[[], None] | None = None,
+    fresh: bool = False,
 ) -> Iterator[Result]:
     """The results in the order of the tasks. ``workers`` processes, all cores when None; 1 is this process alone.
 
     ``start`` is called once in every process before its first task: it can hold what all tasks need and what would be
-    slow to send along with each.
+    slow to send along with each. ``fresh`` processes are not forked, for libraries that do not outlive that.
 
     ``ray`` is a Ray address ("auto" finds a running cluster) and then decides alone. Only a few results wait at a
     time, so memory does not grow with the tasks.
@@ -49,7 +50,8 @@ def run(
         return
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)  # a fork does not take OpenCV's threads along, and the child would wait for them for ever
-    pool = ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(start,))
+    context = get_context("spawn" if fresh else None)
+    pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(start,))
     waiting: deque[Future[Result]] = deque()
     try:
         for task in tasks:
@@ -80,12 +82,25 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _on_ray(function: Callable[[Task], Result], tasks: Sequence[Task], address: str) -> Iterator[Result]:
+def connect(address: str) -> None:
+    """Join the Ray cluster at an address, unless this process has; DataError where none answers."""
     try:
         import ray
         import ray.data
     except ImportError:
         raise DataError("--ray needs Ray: pip install 'crnn[ray]'") from None
+    if not ray.is_initialized():
+        try:
+            ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
+        except ConnectionError as error:
+            raise DataError(f"no Ray cluster answers at {address!r}: {error}") from None
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    ray.data.DataContext.get_current().enable_progress_bars = False
+
+
+def _on_ray(function: Callable[[Task], Result], tasks: Sequence[Task], address: str) -> Iterator[Result]:
+    connect(address)
+    import ray
 
     def one(row: dict[str, Any]) -> dict[str, bytes]:  # bytes are all that Ray Data passes on without a conversion
         cv2.setNumThreads(1)
@@ -95,13 +110,6 @@ def _on_ray(function: Callable[[Task], Result], tasks: Sequence[Task], address: 
             result = error
         return {"result": pickle.dumps(result)}
 
-    if not ray.is_initialized():
-        try:
-            ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
-        except ConnectionError as error:
-            raise DataError(f"no Ray cluster answers at {address!r}: {error}") from None
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    ray.data.DataContext.get_current().enable_progress_bars = False
     packed = [pickle.dumps(task) for task in tasks]
     rows = ray.data.from_items(packed, override_num_blocks=max(1, len(packed))).map(one)
     for row in rows.iter_rows():
