@@ -60,6 +60,7 @@ class Learner(LightningModule):
         self.blank = self.norm = float("nan")  # part of the columns read as blank; length of the last gradient
         for stage in config.freeze:
             getattr(model, stage).requires_grad_(False)
+        self.train()
         upper = [c for c in charset.characters if c.lower() != c and c.lower() in charset]
         self._cases = ([charset.index(c) for c in upper], [charset.index(c.lower()) for c in upper])
 

@@ -280,7 +280,9 @@ def _start_worker(_: int) -> None:
     # Training threads wait for each other many times a step: a worker may only have the time they leave.
     if hasattr(os, "nice"):
         os.nice(10)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the trainer finishes its step first
+    # A signal to all processes of a run (Ctrl-C, timeout, systemd): the trainer finishes its step first and ends them.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
 
