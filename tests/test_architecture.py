@@ -26,6 +26,8 @@ LAYERS = [
         "journal",
         "callbacks",
         "replay",
+        "samples",
+        "memory",
         "training",
         "evaluation",
         "breakdown",

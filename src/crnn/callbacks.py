@@ -109,10 +109,10 @@ class Progress(Callback):
     def _advise(self, learner: Any, waiting: float) -> None:
         config = learner.config
         if waiting > 0.2 and self.step > 100:
+            prepare = ", or crnn prepare the data into records" if config.train else ""
             self._tell(
                 "waiting",
-                f"{waiting:.0%} of the time goes into waiting for data: raise workers (now {config.workers}), or crnn "
-                "prepare the data into records",
+                f"{waiting:.0%} of the time goes into waiting for data: raise workers (now {config.workers}){prepare}",
             )
         if learner.blank > 0.99 and self.step > config.column_steps + 1000:
             self._tell(

@@ -62,10 +62,10 @@ def write_page(folder: Path, notes: Iterable[str], worst: Sequence[Shown] = ()) 
     log = read_log(folder)
     steps = [entry for entry in log if "loss" in entry]
     checks = [entry for entry in log if "validation" in entry]
-    scores = checks[-1]["validation"] if checks else {}
-    names = [name for name in scores if name != COMBINED or len(scores) == 2] if len(scores) <= 2 else list(scores)
-    if len(scores) == 2:  # one source and the same again as all together
-        names = [name for name in scores if name != COMBINED]
+    # The published model is the one of the lowest CER. Of one source alone, all together is the same again.
+    best = min(checks, key=lambda entry: entry["validation"][COMBINED]["cer"], default={})
+    scores = best.get("validation", {})
+    names = [name for name in scores if name != COMBINED or len(scores) > 2]
 
     def rates(rate: str) -> list[Curve]:
         return [
@@ -90,7 +90,8 @@ def write_page(folder: Path, notes: Iterable[str], worst: Sequence[Shown] = ()) 
         title=escape(f"Training run {folder.name}"),
         notes="".join(f"<li>{escape(note)}" for note in notes),
         charts="".join(charts),
-        scores=_scores(scores),
+        scores_title=f"The model: step {best['step']}, the lowest CER" if best else "Validation",
+        scores=_scores({name: scores[name] for name in names}),
         worst="".join(map(_sample, worst)) or "<tr><td>–",
         worst_note=f"The {len(worst)} worst of the validation samples, as the network sees them." if worst else "None.",
     )
@@ -122,7 +123,7 @@ def chart(title: str, curves: Sequence[Curve], percent: bool = False, log: bool 
         high = min(1.0, high) if high > 0.5 else high
     if log and high < low * 1.5:
         low, high = low / 1.3, high * 1.3
-    width, height, left, top = 360, 190, 52, 8
+    width, height, left, top = 335, 190, 52, 8
 
     def place(x: float, y: float) -> str:
         if log:
@@ -177,7 +178,6 @@ def _scores(scores: dict[str, Any]) -> str:
         f"<tr><td>{escape(name)}<td>{each.get('samples', '')}<td>{_percent(each.get('word_accuracy'))}"
         f"<td>{_percent(each.get('word_accuracy_36'))}<td>{_percent(each.get('cer'))}"
         for name, each in scores.items()
-        if name != COMBINED or len(scores) > 2
     ]
     head = "<tr><th>source<th>samples<th>words right<th>words right, protocol 36<th>CER"
     return f"<table>{head}{''.join(rows)}</table>" if rows else "<p>There was no validation.</p>"

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import types
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,21 +27,19 @@ from rapidfuzz.distance import Levenshtein
 
 from crnn import checkpoint, metrics, pretrained
 from crnn.callbacks import Best, Decoded, Progress, Stop, say
-from crnn.charset import Charset, named
-from crnn.config import SourceConfig, TrainConfig, to_toml
-from crnn.data.check import screen
-from crnn.data.loader import Part
-from crnn.data.sources import Source, Subset, open_source
+from crnn.config import TrainConfig, to_toml
+from crnn.data.sources import Subset, open_source
 from crnn.devices import LAUNCHED, Ranks, count_devices, find_ranks, launch, synced
 from crnn.errors import ConfigError, CrnnError, DataError
 from crnn.image import Preprocessing
 from crnn.journal import Journal, write_page
 from crnn.learner import Learner, Shown, read_shown, read_source
+from crnn.memory import advice, is_full
 from crnn.model import CRNN, STRIDE, Architecture
 from crnn.optimiser import growth
+from crnn.samples import by_heart, charset_of, few_of, old_skills_of, parts_of, validation_of
 
 CHECKPOINT = "last.ckpt"
-OVERFIT_STEPS = 600  # of --overfit, at most; it ends when all is read right
 WORST = 40  # validation samples in training.html
 # TensorBoard loads all of TensorFlow where that is installed, for ten seconds, unless this marker says not to.
 sys.modules.setdefault("tensorboard.compat.notf", types.ModuleType("notf"))
@@ -139,7 +137,7 @@ class _Run:
 
     def __init__(self, config: TrainConfig, ranks: Ranks, resume: bool = False) -> None:
         self.given, self.ranks, self.resume = config, ranks, resume
-        self.config = config = _by_heart(config) if config.overfit else config
+        self.config = config = by_heart(config) if config.overfit else config
         self.folder = Path(config.output)
         self.last = self.folder / CHECKPOINT
         self.step = _step_of(self.last) if resume else 0
@@ -147,13 +145,13 @@ class _Run:
         _tune_cpu()
         torch.manual_seed(config.seed)
         opened = [(each, open_source(each.path, split=each.split)) for each in config.train]
-        self.charset = charset = _charset(config, [source for _, source in opened])
+        self.charset = charset = charset_of(config, [source for _, source in opened])
         self.preprocessing = preprocessing = Preprocessing(channels=config.model.channels, stride=STRIDE)
-        parts = _parts(config, opened, charset, preprocessing)
+        parts = parts_of(config, opened, charset, preprocessing)
         if config.overfit:
-            parts, self.valid, self.fold_case = _few(parts, config.overfit)
+            parts, self.valid, self.fold_case = few_of(parts, config.overfit)
         else:
-            self.valid, self.fold_case = _validation(config.valid)
+            self.valid, self.fold_case = validation_of(config.valid)
         model = CRNN(
             Architecture(
                 config.model.architecture, preprocessing.height, config.model.channels,
@@ -177,7 +175,7 @@ class _Run:
                 "init": Path(config.init).name, "steps": config.steps, "batch": config.batch, "seed": config.seed,
             },
         )  # fmt: skip
-        self.skills = _old_skills(config, charset)
+        self.skills = old_skills_of(config, charset)
         if self.skills:
             old, card = checkpoint.load(pretrained.find_model(config.init))
             self.before = _right(read_source(old, card.charset, card.preprocessing, self.skills))
@@ -251,9 +249,7 @@ class _Run:
             skills = OldSkills(self.before, after, len(self.skills))
             self.note(str(skills))
         worst = self._worst(model)
-        page = write_page(
-            folder, [f"{trainer.global_step} steps. The model of step with the lowest CER.", *self.notes], worst
-        )
+        page = write_page(folder, [f"{trainer.global_step} steps", *self.notes], worst)
         say(f"{folder}: model written; {page} shows how the run went")
         if config.overfit:
             self._judge(card, worst, trainer.global_step)
@@ -290,8 +286,8 @@ class _Run:
         try:
             yield
         except (RuntimeError, MemoryError) as error:
-            if _out_of_memory(error):
-                raise CrnnError(self._memory_advice()) from None
+            if is_full(error):
+                raise CrnnError(advice(self.learner)) from None
             if self.ranks.world > 1 and any(word in str(error) for word in ("onnection", "peer", "NCCL", "Gloo")):
                 raise CrnnError(
                     f"process {self.ranks.rank} lost contact with another one of the run; {_again(self.folder)}"
@@ -301,25 +297,6 @@ class _Run:
             if error.filename is None and error.errno is None:
                 raise
             raise DataError(f"{error.filename or self.folder}: {error.strerror}; {_again(self.folder)}") from None
-
-    def _memory_advice(self) -> str:
-        """Which batch fits, found by trying: halves of the crops that did not, on weights that are given up anyway."""
-        config, batch = self.config, self.learner.last
-        if batch is None:
-            return "the memory is full before the first step: use a smaller model, or a machine with more of it"
-        count, width = len(batch), batch.images.shape[3]
-        fitting = count // 2
-        while fitting and not _fits(self.learner, (fitting, *batch.images.shape[1:])):
-            fitting //= 2
-        what = f"out of memory at step {self.learner.global_step} with {count} crops {width} pixels wide"
-        if not fitting:
-            return f"{what}, and one does not fit either: use a smaller model, or a machine with more memory"
-        smaller = max(1, config.batch * fitting // count)
-        times = -(-config.batch // smaller) * config.accumulate
-        return (
-            f"{what}; {fitting} fit: start again with --set batch={smaller} --set accumulate={times}, which makes "
-            "updates of as many crops"
-        )
 
     def _worst(self, model: CRNN, most: int = 2000) -> list[Shown]:
         """The validation samples that are read worst; of large sources the first `most` are looked at."""
@@ -385,72 +362,6 @@ def _step_of(file: Path) -> int:
         raise DataError(f"{file} is no checkpoint of a run or damaged ({reason}); start the run again") from None
 
 
-def _out_of_memory(error: BaseException) -> bool:
-    text = str(error)
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(
-        said in text for said in ("out of memory", "can't allocate memory", "could not create a memory object")
-    )
-
-
-def _fits(learner: Learner, shape: tuple[int, ...]) -> bool:
-    try:
-        learner.zero_grad(set_to_none=True)
-        learner(torch.zeros(shape, device=learner.device)).float().sum().backward()
-    except (RuntimeError, MemoryError) as error:
-        if _out_of_memory(error):
-            return False
-        raise
-    finally:
-        learner.zero_grad(set_to_none=True)
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-    return True
-
-
-def _by_heart(config: TrainConfig) -> TrainConfig:
-    """The settings for learning a few samples by heart: nothing that hinders it."""
-    return replace(
-        config,
-        steps=min(config.steps, OVERFIT_STEPS),
-        validate_every=min(config.validate_every, 20),
-        column_steps=0,
-        patience=0,
-        old_skills=0,
-        valid=(),
-        synth=replace(config.synth, share=0.0 if config.train else 1.0, replay=False),
-        model=replace(config.model, dropout=0.0),
-        optimiser=replace(config.optimiser, ema=0.0),
-    )
-
-
-def _few(parts: list[Part], count: int) -> tuple[list[Part], list[tuple[str, Source]], list[bool]]:
-    """`count` samples spread over the first source, to train on and to validate on."""
-    from crnn.replay import Drawn
-
-    part: Any = parts[0]
-    if part.endless:
-        few: Source = Drawn("rendered", part.source, count)
-    else:
-        numbers = range(len(part.source))
-        few = Subset(part.source, [numbers[i * len(numbers) // count] for i in range(min(count, len(numbers)))])
-    return [Part(few, 1.0, part.fold_case)], [("by heart", few)], [part.fold_case]
-
-
-def _old_skills(config: TrainConfig, charset: Charset) -> Source | None:
-    """Rendered crops of the initial model's characters, others than those trained on."""
-    if not config.old_skills:
-        return None
-    from crnn.replay import Drawn, renderer_of
-
-    old = checkpoint.load_card(pretrained.find_model(config.init)).charset
-    try:
-        renderer = renderer_of(old, charset, config.synth, config.seed + 104_729)
-    except DataError as error:
-        say(f"old skills are not examined: {error}")
-        return None
-    return Drawn("old skills", renderer, config.old_skills)
-
-
 def _right(pairs: list[tuple[str, str]]) -> float:
     return metrics.score(pairs, "raw").word_accuracy
 
@@ -466,64 +377,6 @@ def _plain(model: CRNN) -> CRNN:
     plain = CRNN(model.architecture, model.head.out_features)
     plain.load_state_dict(model.state_dict())
     return plain
-
-
-def _charset(config: TrainConfig, sources: list[Source]) -> Charset:
-    if config.charset == "auto":
-        return Charset.from_text(source.label(i) for source in sources for i in range(len(source)))
-    if config.charset == "extend":
-        base = checkpoint.load_card(pretrained.find_model(config.init)).charset.characters
-        labels = {c for source in sources for i in range(len(source)) for c in source.label(i)}
-        return Charset(base + "".join(sorted(labels - set(base))))
-    return named(config.charset)
-
-
-def _rendered(config: TrainConfig, charset: Charset) -> Any:
-    """The renderer of the run; None where it would only replay and cannot."""
-    from crnn.synth.generate import Renderer  # fonts and Pillow are only needed here
-
-    if not config.synth.replay:
-        return Renderer.create(charset, config.synth, config.seed)
-    from crnn.replay import renderer_of
-
-    old = checkpoint.load_card(pretrained.find_model(config.init)).charset
-    try:
-        return renderer_of(old, charset, config.synth, config.seed)
-    except DataError as error:
-        say(f"no replay, old characters may be forgotten: {error}")
-        return None
-
-
-def _parts(
-    config: TrainConfig, opened: list[tuple[SourceConfig, Source]], charset: Charset, preprocessing: Preprocessing
-) -> list[Part]:
-    parts = []
-    weights = sum(each.weight for each, _ in opened)
-    share = config.synth.share if opened else 1.0
-    if config.synth.share and (renderer := _rendered(config, charset)):
-        parts.append(Part(renderer, share))
-    for each, source in opened:
-        kept, rejected = screen(source, charset, preprocessing)
-        for entry in rejected[:10]:
-            say(f"left out: {each.path}: {entry.path}: {entry.detail}")
-        if len(rejected) > 10:
-            say(f"left out: {len(rejected) - 10} more of {each.path}")
-        if len(rejected) > config.max_rejected * (len(kept) + len(rejected)):
-            raise DataError(
-                f"{each.path}: {len(rejected)} of {len(kept) + len(rejected)} samples cannot be trained on, the first: "
-                f"{rejected[0].detail}; mend them (crnn data check names all), or raise max_rejected"
-            )
-        if not kept:
-            raise DataError(f"{each.path}: there is no labelled image in it")
-        parts.append(Part(Subset(source, kept), (1 - share) * each.weight / weights, each.fold_case, each.augment))
-    return parts
-
-
-def _validation(configs: Iterable[SourceConfig]) -> tuple[list[tuple[str, Source]], list[bool]]:
-    """(name, source) of those that have samples, and whether the case of their labels means nothing."""
-    opened = [(each, open_source(each.path, split=each.split)) for each in configs]
-    kept = [(each, source) for each, source in opened if len(source)]
-    return [(Path(each.path).stem, source) for each, source in kept], [each.fold_case for each, _ in kept]
 
 
 def _precision(wanted: str) -> Any:
