@@ -5,6 +5,7 @@ Every figure is the median of repeats that fill `seconds`. Crops are drawn here,
 
 from __future__ import annotations
 
+import json
 import statistics
 import subprocess
 import sys
@@ -31,6 +32,7 @@ from crnn.runtime import ENGINES, Engine
 WIDTHS = (48, 112, 208, 512)  # padded widths of the table; a word is about 100 wide, a line 500
 BATCHES = (1, 8, BATCH)
 PARTS = ("reading", "start-up", "preparing", "rendering", "training")
+_TRAINING_STEPS = 24
 _MATRIX = 2048  # rows and columns of the product that the machine's peak is measured with
 _WORDS = (
     "the",
@@ -176,8 +178,7 @@ def peaks(threads: int, seconds: float) -> dict[str, float]:
     import openvino
     import openvino.opset13 as ops
 
-    core = openvino.Core()
-    can = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    core, can = openvino.Core(), _capabilities()
     rng = np.random.default_rng(0)
     values = rng.uniform(-1, 1, (_MATRIX, _MATRIX)).astype(np.float32)
     found = {}
@@ -197,6 +198,14 @@ def peaks(threads: int, seconds: float) -> dict[str, float]:
         took = _fastest(lambda: request.infer({0: values}, share_inputs=True, share_outputs=True), seconds)  # noqa: B023
         found[precision] = round(2e-9 * _MATRIX**3 / took, 1)
     return found
+
+
+def _capabilities() -> list[str]:
+    """What the processor multiplies natively, as OpenVINO names it."""
+    import openvino
+
+    can: list[str] = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return can
 
 
 def multiply_adds(model: str | Path, width: int) -> int:
@@ -381,7 +390,39 @@ def _rendering(model: str, seconds: float, encoded: list[bytes]) -> dict[str, An
 
 
 def _training(model: str, seconds: float, encoded: list[bytes]) -> dict[str, Any]:
-    raise ConfigError("not measured in this version")
+    """The paper's network on crops of 32 x 100, batches of 64, by `crnn train` itself."""
+    try:
+        from crnn.config import ModelConfig, OptimiserConfig, SourceConfig, TrainConfig
+        from crnn.training import train
+    except ImportError as error:
+        return {"left_out": f"training needs more packages ({error.name} is missing): pip install 'crnn[train]'"}
+    with tempfile.TemporaryDirectory() as folder:
+        crops = Path(folder, "crops")
+        crops.mkdir()
+        for number, data in enumerate(encoded):
+            pixels = cv2.resize(image.load(data), (100, 32))
+            cv2.imwrite(str(crops / f"{number}.jpg"), pixels)
+        labels = "".join(f"{number}.jpg\tword{number % 100}\n" for number in range(len(encoded)))
+        (crops / "labels.tsv").write_text(labels, encoding="utf-8")
+        config = TrainConfig(
+            output=str(Path(folder, "run")),
+            charset="alphanumeric",
+            steps=_TRAINING_STEPS,
+            batch=BATCH,
+            log_every=1,
+            train=(SourceConfig(str(crops), augment=0.0),),
+            model=ModelConfig("crnn-vgg", hidden=256, dropout=0.0),
+            optimiser=OptimiserConfig("sgd", 0.01, weight_decay=0.0, warmup=0),
+        )
+        train(config)
+        log = (Path(config.output) / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    steps = [each for each in map(json.loads, log) if "crops_per_second" in each][_TRAINING_STEPS // 4 :]
+    return {
+        "network": f"crnn-vgg, 32 x 100, batch {BATCH}, CTC",
+        "precision": "bf16" if "BF16" in _capabilities() else "fp32",
+        "images_per_second": round(statistics.median(each["crops_per_second"] for each in steps), 1),
+        "waiting": round(statistics.mean(each["waiting"] for each in steps), 4),
+    }
 
 
 # ---- time ------------------------------------------------------------------------------------------------------------

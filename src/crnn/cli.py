@@ -830,8 +830,9 @@ def benchmark(
         str | None, typer.Option(metavar="SOURCE", help="Read these images; else words that are drawn.")
     ] = None,
     part: Annotated[
-        list[str] | None, typer.Option(help="reading, start-up, preparing or rendering (repeatable); else these four.")
+        list[str] | None, typer.Option(help="reading, start-up, preparing, rendering or training (repeatable).")
     ] = None,
+    training: Annotated[bool, typer.Option("--training", help="Measure training beside the other four.")] = False,
     crops: Annotated[int, typer.Option(min=1, help="Images of a run from bytes to text.")] = 1024,
     seconds: Annotated[float, typer.Option(help="How long to repeat each figure.")] = 1.0,
     as_json: _Json = False,
@@ -847,7 +848,7 @@ def benchmark(
         data=data,
         crops=crops,
         seconds=seconds,
-        parts=part or benchmark.PARTS[:-1],
+        parts=part or benchmark.PARTS[: None if training else -1],
         progress=lambda what: print(f"measuring {what}", file=sys.stderr, flush=True),
     )
     print_json(found.to_dict()) if as_json else print(benchmark.to_table(found))
