@@ -28,6 +28,7 @@ LAYERS = [
         "replay",
         "samples",
         "memory",
+        "savedmodel",
         "training",
         "evaluation",
         "breakdown",

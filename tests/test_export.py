@@ -1,15 +1,22 @@
 """Exports give the answers of the network they come from, at any width and batch, or are not written."""
 
+import json
 import os
+import subprocess
+import sys
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
-from crnn import checkpoint, export
+from crnn import checkpoint, ctc, export
 from crnn.charset import Charset
+from crnn.document import Line
 from crnn.errors import ConfigError, ModelError
+from crnn.image import Preprocessing
 from crnn.model import CRNN, Architecture
+from crnn.recognizer import Recognizer
 from crnn.runtime import ENGINES, open_engine
 
 CHARSET = Charset("0123456789é")
@@ -64,3 +71,102 @@ def test_an_export_that_differs_is_not_written(folder, tmp_path, monkeypatch):
 def test_an_unknown_precision_is_refused(folder, tmp_path):
     with pytest.raises(ConfigError, match="choose from fp32, fp16"):
         export.export_onnx(folder, tmp_path / "model.onnx", "int3")
+
+
+def test_openvino_ir_is_read_by_openvino_alone(folder, tmp_path):
+    import openvino
+
+    for precision in export.PRECISIONS:
+        out = export.export_openvino(folder, tmp_path / precision, precision)
+        assert sorted(file.name for file in out.iterdir()) == ["model.bin", "model.json", "model.xml"]
+        compiled = openvino.Core().compile_model(out / "model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        images = np.random.default_rng(2).uniform(-1, 1, (3, 1, 32, 80)).astype(np.float32)
+        assert np.abs(compiled({0: images})[0] - open_engine(folder, "torch").run(images)).max() < 2e-2
+    whole, half = (os.path.getsize(tmp_path / precision / "model.bin") for precision in export.PRECISIONS)
+    assert half < 0.56 * whole
+
+
+def test_a_triton_repository_says_what_its_model_takes(folder, tmp_path):
+    out = export.export_triton(folder, tmp_path / "models", name="words")
+    assert out == tmp_path / "models" / "words"
+    script = (
+        "import sys\nfrom google.protobuf import text_format, json_format\n"
+        "from tritonclient.grpc.model_config_pb2 import ModelConfig\n"
+        "print(json_format.MessageToJson(text_format.Parse(open(sys.argv[1]).read(), ModelConfig())))"
+    )
+    command = [sys.executable, "-c", script, str(out / "config.pbtxt")]
+    config = json.loads(subprocess.run(command, capture_output=True, check=True, timeout=60).stdout)
+    assert (config["name"], config["backend"]) == ("words", "onnxruntime")
+    assert config["input"] == [{"name": "images", "dataType": "TYPE_FP32", "dims": ["1", "32", "-1"]}]
+    assert config["output"][0]["dims"] == ["-1", str(CHARSET.num_classes)]
+    assert open_engine(out / "1" / "model.onnx", "onnxruntime").card["charset"] == CHARSET.characters
+
+
+def test_a_savedmodel_reads_what_the_model_reads(folder, tmp_path):
+    import tensorflow as tf
+
+    from crnn.savedmodel import export_savedmodel
+
+    out = export_savedmodel(folder, tmp_path / "1", "fp16")
+    with export.rounded(folder, "fp16") as source:
+        reader = Recognizer(open_engine(source, "torch"))
+    signatures = tf.saved_model.load(str(out)).signatures
+    rng = np.random.default_rng(5)
+    sizes = ((32, 90), (64, 300), (20, 50), (32, 33))
+    images = [rng.integers(0, 256, (rows, columns, 3)).astype(np.uint8) for rows, columns in sizes]
+    encoded = [cv2.imencode(".png", each)[1].tobytes() for each in images]
+    outputs = signatures["bytes"](image_bytes=tf.constant([*encoded, cv2.imencode(".bmp", images[0])[1].tobytes()]))
+    lines = [reader.read(data) for data in (*encoded, encoded[0])]
+    # The resized ones may be a level of grey apart; what noise says then is not a question of parity.
+    for i in (0, 3, 4):
+        assert outputs["strings"].numpy()[i].decode() == lines[i].text
+        assert outputs["confidences"].numpy()[i] == pytest.approx(lines[i].confidence, rel=0.02, abs=1e-6)
+
+    floats = (images[0][np.newaxis] / 127.5 - 1).astype(np.float32)
+    outputs = signatures["serving_default"](input_tensor=tf.constant(np.repeat(floats, 2, axis=0)))
+    assert [text.decode() for text in outputs["strings"].numpy()] == [lines[0].text] * 2
+    places = [CHARSET.index(character) - 1 for character in lines[0].text]
+    assert outputs["decodes_values"].numpy().tolist() == places * 2
+    assert outputs["decodes_dense_shape"].numpy().tolist() == [2, len(places)]
+    assert outputs["decodes_indices"].numpy().tolist() == [[row, i] for row in (0, 1) for i in range(len(places))]
+    pair = [out / "assets.extra" / f"{name}.json" for name in ("char_dict", "ord_map")]
+    assert Charset.from_index_json(*pair) == CHARSET
+
+    with pytest.raises(ConfigError, match="exists already"):
+        export_savedmodel(folder, out)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="too wide"):
+        signatures["serving_default"](input_tensor=tf.zeros([1, 32, 2052, 3]))
+
+
+def test_the_network_of_the_paper_as_a_savedmodel(tmp_path):
+    from crnn.savedmodel import export_savedmodel
+
+    torch.manual_seed(4)
+    network = CRNN(Architecture("crnn-vgg", hidden=16, layers=1, channels=3), CHARSET.num_classes)
+    card = checkpoint.Card(network.architecture, CHARSET, Preprocessing(channels=3))
+    checkpoint.save(tmp_path / "model", network, card)
+    assert (export_savedmodel(tmp_path / "model", tmp_path / "1") / "saved_model.pb").exists()  # checked as it is made
+
+
+def test_exports_that_read_otherwise_are_not_written(folder, tmp_path, monkeypatch):
+    from crnn.savedmodel import export_savedmodel
+
+    monkeypatch.setattr(ctc, "greedy_batch", lambda logits, lengths: [_Same() for _ in logits])
+    with pytest.raises(ModelError, match="was not written: it reads"):
+        export.export_openvino(folder, tmp_path / "ir")
+    monkeypatch.undo()
+    monkeypatch.setattr(Recognizer, "read", lambda self, source: Line("else", 1.0))
+    with pytest.raises(ModelError, match="was not written: it reads"):
+        export_savedmodel(folder, tmp_path / "1")
+    assert list(tmp_path.iterdir()) == []
+
+
+class _Same:
+    """A decoding that is another one every time."""
+
+    count = 0
+
+    @property
+    def classes(self):
+        _Same.count += 1
+        return [1 + _Same.count % 2]

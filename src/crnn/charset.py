@@ -144,6 +144,13 @@ class Charset:
             raise CharsetError(f"{char_dict_path} and {ord_map_path} are not a char_dict/ord_map pair{what}") from None
         return cls("".join(characters))
 
+    def to_index_json(self) -> tuple[dict[str, str], dict[str, str]]:
+        """The char_dict and ord_map that `from_index_json` reads, for clients that get indices from 0."""
+        char_dict = {f"{ord(character)}_ord": character for character in self.characters}
+        ord_map = {f"{index}_index": str(ord(character)) for index, character in enumerate(self.characters)}
+        ord_map |= {f"{ord(character)}_ord": str(index) for index, character in enumerate(self.characters)}
+        return char_dict, ord_map
+
 
 def name(character: str) -> str:
     """A character for people: 'é' (U+00E9)."""

@@ -675,18 +675,42 @@ class _Precision(StrEnum):  # the names of crnn.export.PRECISIONS, without loadi
     fp16 = "fp16"
 
 
+class _Export(StrEnum):
+    folder = "folder"
+    onnx = "onnx"
+    openvino = "openvino"
+    savedmodel = "savedmodel"
+    triton = "triton"
+
+
 @app.command()
 def export(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Bundled model or model folder.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="A .onnx file, or a folder for a whole model.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="What to write: a .onnx file, else a folder.")],
+    format: Annotated[
+        _Export | None,
+        typer.Option(help="folder (a whole model), onnx, openvino, savedmodel (TensorFlow), triton (its repository)."),
+    ] = None,
     precision: Annotated[_Precision, typer.Option(help="How weights are stored.")] = _Precision.fp32,
 ) -> None:
-    """Write a model for other runtimes, checked against the original at several batch sizes and widths."""
+    """Write a model for other runtimes, checked against the original at several batch sizes and widths.
+
+    What reads any text otherwise than the original is not written.
+    """
     from crnn import pretrained
 
+    format = format or (_Export.onnx if out.suffix == ".onnx" else _Export.folder)
     with _training_packages("exporting"):
-        from crnn.export import export_folder, export_onnx
-    write = export_onnx if out.suffix == ".onnx" else export_folder
+        from crnn import export as exporting
+
+        write: Any = getattr(exporting, f"export_{format.value}", None)
+    if write is None:
+        try:
+            from crnn.savedmodel import export_savedmodel as write
+        except ImportError as error:
+            raise ConfigError(
+                f"SavedModels need more packages ({error.name} is missing): pip install 'crnn[train,tensorflow]'"
+            ) from None
     print(write(pretrained.find_model(model), out, precision=precision.value))
 
 

@@ -1,0 +1,171 @@
+"""Load on a running server and what came of it: requests a second, latencies, wrong answers, lost requests, memory.
+
+python benchmarks/serve_load.py FOLDER [--clients 32] [--seconds 60 | --requests 20000] [--images 1] [--max-batch 32]
+
+Starts `crnn serve` on free ports with --max-batch, reads every image of FOLDER by `crnn read` for comparison, and lets
+--clients connections ask for --images images a request over HTTP, each waiting for its answer. --stop sends SIGTERM in
+the middle and checks that every request that was taken got its answer. --bare measures reading without a server.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import json
+import random
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+
+import crnn
+from crnn import image
+from serving import Running, serving
+
+
+class Load:
+    """What the clients have seen."""
+
+    def __init__(self, bodies: list[bytes], expected: list[list[str]], path: str) -> None:
+        self.requests = [
+            f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body for body in bodies
+        ]
+        self.expected = expected
+        self.milliseconds: list[float] = []
+        self.wrong = self.refused = self.lost = self.turned_away = 0
+        self.left = sys.maxsize
+        self.until = float("inf")
+        self.stopping = False
+
+    async def client(self, port: int, number: int) -> None:
+        chosen = random.Random(number)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        while self.left > 0 and time.perf_counter() < self.until:
+            self.left -= 1
+            which = chosen.randrange(len(self.requests))
+            began = time.perf_counter()
+            try:
+                writer.write(self.requests[which])
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+                body = await reader.readexactly(length)
+            except (OSError, asyncio.IncompleteReadError) as error:
+                # Nothing of an answer: the server had closed before it took the request. A part of one: lost.
+                if isinstance(error, asyncio.IncompleteReadError) and error.partial:
+                    self.lost += 1
+                elif self.stopping:
+                    self.turned_away += 1
+                else:
+                    self.lost += 1
+                return
+            self.milliseconds.append((time.perf_counter() - began) * 1000)
+            if not head.startswith(b"HTTP/1.1 200"):
+                self.refused += 1
+            elif _texts(body) != self.expected[which]:
+                self.wrong += 1
+            if b"connection: close" in head.lower():
+                writer.close()
+                try:
+                    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                except OSError:
+                    return
+
+
+def _texts(body: bytes) -> list[str]:
+    answer = json.loads(body)
+    return [line["text"] for line in answer["lines"]] if "lines" in answer else [
+        row["strings"] for row in answer["predictions"]
+    ]  # fmt: skip
+
+
+def memory(server: Running) -> float:
+    """Resident megabytes."""
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0]) / 1000
+
+
+async def run(load: Load, server: Running, arguments: argparse.Namespace) -> None:
+    began = time.perf_counter()
+    load.until = began + arguments.seconds if not arguments.requests else float("inf")
+    load.left = arguments.requests or sys.maxsize
+    clients = [asyncio.create_task(load.client(server.port, number)) for number in range(arguments.clients)]
+    marks = [f"{memory(server):.0f}"]
+    if arguments.stop:
+        await asyncio.sleep(arguments.seconds / 2)
+        load.stopping = True
+        server.process.send_signal(signal.SIGTERM)
+    while not all(client.done() for client in clients):
+        await asyncio.wait(clients, timeout=arguments.seconds / 6 if not arguments.requests else 5)
+        if server.process.poll() is None:
+            marks.append(f"{memory(server):.0f}")
+    await asyncio.gather(*clients)
+    spent = time.perf_counter() - began
+    times = sorted(load.milliseconds)
+    done = len(times)
+    print(
+        f"{arguments.clients} clients, {arguments.images} image(s) a request, max batch {arguments.max_batch}: "
+        f"{done} requests, {done * arguments.images / spent:.0f} images/s, "
+        f"p50 {times[done // 2]:.1f} ms, p99 {times[done * 99 // 100]:.1f} ms, "
+        f"{load.wrong} wrong, {load.refused} refused, {load.lost} lost, {load.turned_away} not taken"
+    )
+    print("memory, MB:", *marks)
+
+
+def bare(reader: crnn.Recognizer, data: list[bytes], seconds: float) -> None:
+    list(reader.read_many(data))
+    began, read = time.perf_counter(), 0
+    while time.perf_counter() < began + seconds:
+        read += sum(1 for _ in reader.read_many(data))
+    print(f"without a server, all at once: {read / (time.perf_counter() - began):.0f} images/s")
+    began, read = time.perf_counter(), 0
+    while time.perf_counter() < began + seconds:
+        reader.read(data[read % len(data)])
+        read += 1
+    print(f"without a server, one by one: {read / (time.perf_counter() - began):.0f} images/s")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--model", default="en")
+    parser.add_argument("--clients", type=int, default=32)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--requests", type=int, help="So many instead of --seconds.")
+    parser.add_argument("--images", type=int, default=1, help="Of a request; from 2 on, by TensorFlow Serving's REST.")
+    parser.add_argument("--count", type=int, default=600, help="Images of FOLDER that are used.")
+    parser.add_argument("--max-batch", type=int, default=32)
+    parser.add_argument("--max-wait-ms", type=float, default=2)
+    parser.add_argument("--stop", action="store_true", help="SIGTERM in the middle.")
+    parser.add_argument("--bare", action="store_true", help="Measure reading without a server, first.")
+    arguments = parser.parse_args()
+    files = image.find(arguments.folder)
+    random.Random(0).shuffle(files)
+    data = [file.read_bytes() for file in files[: arguments.count]]
+    reader = crnn.load(arguments.model)
+    texts = [line.text for line in reader.read_batch(data)]
+    if arguments.bare:
+        bare(reader, data, min(10, arguments.seconds))
+    if arguments.images == 1:
+        load = Load(data, [[text] for text in texts], f"/read?model={arguments.model}")
+    else:
+        groups = [random.Random(i).sample(range(len(data)), arguments.images) for i in range(200)]
+        encoded = [base64.b64encode(each).decode() for each in data]
+        bodies = [json.dumps({"instances": [{"b64": encoded[i]} for i in group]}).encode() for group in groups]
+        load = Load(bodies, [[texts[i] for i in group] for group in groups], f"/v1/models/{arguments.model}:predict")
+    options = ["--model", arguments.model, "--max-batch", arguments.max_batch, "--max-wait-ms", arguments.max_wait_ms]
+    queue = ["--max-queue", max(1024, arguments.clients * arguments.images)]
+    with tempfile.TemporaryDirectory() as place:
+        with serving(Path(place), *options, *queue, "--no-log-requests") as server:
+            asyncio.run(run(load, server, arguments))
+            if arguments.stop:
+                print("exit status", server.process.wait(60))
+        if arguments.stop:
+            print("its last words:", [event["event"] for event in server.events])
+
+
+if __name__ == "__main__":
+    main()
