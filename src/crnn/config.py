@@ -192,7 +192,9 @@ def load_config(
     if file is not None:
         try:
             _merge(values, tomllib.loads(Path(file).read_text("utf-8")))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        except OSError as error:
+            raise ConfigError(f"{file} cannot be read: {error.strerror}") from None
+        except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise ConfigError(f"{file}: cannot be read as TOML ({error})") from None
     for override in overrides:
         name, equals, text = override.partition("=")
@@ -252,6 +254,8 @@ def _build(kind: Any, values: Any, where: str) -> Any:
         return {str(key): _build(arguments[1], value, f"{where}.{key}") for key, value in values.items()}
     if origin is types.UnionType:
         return None if values is None else _build(arguments[0], values, where)
+    if kind is str and isinstance(values, int) and not isinstance(values, bool):
+        return str(values)  # --set precision=32
     if kind is float and isinstance(values, int) and not isinstance(values, bool):
         return float(values)
     if not isinstance(values, kind) or (isinstance(values, bool) and kind is not bool):

@@ -31,6 +31,7 @@ from crnn.config import TrainConfig
 from crnn.errors import ConfigError, CrnnError
 from crnn.model import CRNN
 
+CHECKPOINT = "last.ckpt"
 LAUNCHED = "CRNN_LAUNCHED"  # set in processes that `launch` started
 
 
@@ -138,9 +139,7 @@ def _explain(failed: Any, folder: Path, world: int) -> BaseException:
     )
     rank, failure = failures[0]
     status = failure.exitcode
-    again = f"crnn train --resume --output {shlex.quote(str(folder))} goes on from the last checkpoint"
-    if not (folder / "last.ckpt").exists():
-        again = "there is no checkpoint yet: start it again"
+    again = go_on(folder)
     if status < 0:
         name = signal.Signals(-status).name
         hint = ", as the system does when memory runs out" if name == "SIGKILL" else ""
@@ -151,6 +150,13 @@ def _explain(failed: Any, folder: Path, world: int) -> BaseException:
         said = _last_words(folder / "processes", rank)
         return CrnnError(f"process {rank} of {world} ended with: {said}; {again}")
     return CrnnError(f"the run has stopped, see above; {again}")
+
+
+def go_on(folder: Path) -> str:
+    """How a run that has stopped goes on."""
+    if not (folder / CHECKPOINT).exists():
+        return f"it had no checkpoint yet: start it again"
+    return f"crnn train --resume --output {shlex.quote(str(folder))} goes on from the last checkpoint"
 
 
 def _last_words(folder: Path, rank: int) -> str:

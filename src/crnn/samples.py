@@ -1,4 +1,4 @@
-"""What a run is made of: its charset, the samples it trains on and those it is examined with."""
+"""What a run is made of: its shape and charset, the samples it trains on and those it is examined with."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from crnn import checkpoint, pretrained
 from crnn.callbacks import say
 from crnn.charset import Charset, named
-from crnn.config import SourceConfig, TrainConfig
+from crnn.config import ModelConfig, SourceConfig, TrainConfig
 from crnn.data.check import screen
 from crnn.data.loader import Part
 from crnn.data.sources import Source, Subset, open_source
@@ -18,6 +18,16 @@ from crnn.errors import DataError
 from crnn.image import Preprocessing
 
 OVERFIT_STEPS = 600  # of --overfit, at most; it ends when all is read right
+
+
+def shaped_like_init(config: TrainConfig) -> TrainConfig:
+    """A network of the initial model's shape, unless the settings say which."""
+    if not config.init or config.model != ModelConfig():
+        return config
+    shape = checkpoint.load_card(pretrained.find_model(config.init)).architecture
+    return replace(
+        config, model=ModelConfig(shape.name, shape.channels, shape.hidden, shape.layers, config.model.dropout)
+    )
 
 
 def by_heart(config: TrainConfig) -> TrainConfig:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 import platform
@@ -29,7 +30,7 @@ from crnn import checkpoint, metrics, pretrained
 from crnn.callbacks import Best, Decoded, Progress, Stop, say
 from crnn.config import TrainConfig, to_toml
 from crnn.data.sources import Subset, open_source
-from crnn.devices import LAUNCHED, Ranks, count_devices, find_ranks, launch, synced
+from crnn.devices import CHECKPOINT, LAUNCHED, Ranks, count_devices, find_ranks, go_on, launch, synced
 from crnn.errors import ConfigError, CrnnError, DataError
 from crnn.image import Preprocessing
 from crnn.journal import Journal, write_page
@@ -37,9 +38,8 @@ from crnn.learner import Learner, Shown, read_shown, read_source
 from crnn.memory import advice, is_full
 from crnn.model import CRNN, STRIDE, Architecture
 from crnn.optimiser import growth
-from crnn.samples import by_heart, charset_of, few_of, old_skills_of, parts_of, validation_of
+from crnn.samples import by_heart, charset_of, few_of, old_skills_of, parts_of, shaped_like_init, validation_of
 
-CHECKPOINT = "last.ckpt"
 WORST = 40  # validation samples in training.html
 # TensorBoard loads all of TensorFlow where that is installed, for ten seconds, unless this marker says not to.
 sys.modules.setdefault("tensorboard.compat.notf", types.ModuleType("notf"))
@@ -137,6 +137,7 @@ class _Run:
 
     def __init__(self, config: TrainConfig, ranks: Ranks, resume: bool = False) -> None:
         self.given, self.ranks, self.resume = config, ranks, resume
+        config = shaped_like_init(config)
         self.config = config = by_heart(config) if config.overfit else config
         self.folder = Path(config.output)
         self.last = self.folder / CHECKPOINT
@@ -176,7 +177,7 @@ class _Run:
             },
         )  # fmt: skip
         self.skills = old_skills_of(config, charset)
-        if self.skills:
+        if self.skills and ranks.rank == 0:
             old, card = checkpoint.load(pretrained.find_model(config.init))
             self.before = _right(read_source(old, card.charset, card.preprocessing, self.skills))
             say(
@@ -227,7 +228,7 @@ class _Run:
             except SystemExit:  # what Lightning makes of an interrupt
                 if self.ranks.rank == 0:
                     write_page(folder, [f"Stopped at step {trainer.global_step} of {config.steps}.", *self.notes])
-                say(f"stopped at step {trainer.global_step}; {_again(folder)}")
+                say(f"stopped at step {trainer.global_step}; {go_on(folder)}")
                 raise KeyboardInterrupt from None
             if valid and best.step != trainer.global_step:
                 trainer.validate(self.learner, verbose=False)
@@ -288,15 +289,21 @@ class _Run:
         except (RuntimeError, MemoryError) as error:
             if is_full(error):
                 raise CrnnError(advice(self.learner)) from None
+            if "DataLoader worker" in str(error):
+                killed = str(error).strip().splitlines()[-1]
+                raise DataError(
+                    f"a process that loads images ended ({killed.rstrip(' .')}), most often because memory or /dev/shm "
+                    f"is full: give more of it (in a container, --shm-size) or set workers=0; {go_on(self.folder)}"
+                ) from None
             if self.ranks.world > 1 and any(word in str(error) for word in ("onnection", "peer", "NCCL", "Gloo")):
                 raise CrnnError(
-                    f"process {self.ranks.rank} lost contact with another one of the run; {_again(self.folder)}"
+                    f"process {self.ranks.rank} lost contact with another one of the run; {go_on(self.folder)}"
                 ) from None
             raise
         except OSError as error:
             if error.filename is None and error.errno is None:
                 raise
-            raise DataError(f"{error.filename or self.folder}: {error.strerror}; {_again(self.folder)}") from None
+            raise DataError(f"{error.filename or self.folder}: {error.strerror}; {go_on(self.folder)}") from None
 
     def _worst(self, model: CRNN, most: int = 2000) -> list[Shown]:
         """The validation samples that are read worst; of large sources the first `most` are looked at."""
@@ -328,11 +335,16 @@ class _WholeFiles(TorchCheckpointIO):
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_name(target.name + ".part")
-        with partial.open("wb") as file:
-            torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(target)
+        whole = io.BytesIO()  # written by PyTorch itself, a full disk would be an error about positions in a file
+        torch.save(checkpoint, whole)
+        try:
+            with partial.open("wb") as file:
+                file.write(whole.getbuffer())
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def _describe(folder: Path, config: TrainConfig) -> None:
@@ -347,10 +359,6 @@ def _describe(folder: Path, config: TrainConfig) -> None:
             f"{shlex.join([*words, *sys.argv[1:]])}\n"
             f"  # in {Path.cwd()}; Python {platform.python_version()}, PyTorch {torch.__version__}\n"
         )
-
-
-def _again(folder: Path) -> str:
-    return f"crnn train --resume --output {shlex.quote(str(folder))} goes on from the last checkpoint"
 
 
 def _step_of(file: Path) -> int:

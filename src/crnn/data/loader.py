@@ -258,14 +258,6 @@ class Batches:
             # PyTorch wraps what a worker raised in its traceback; the sentence is the last line.
             message = str(error).strip().splitlines()[-1]
             raise DataError(message.partition("DataError: ")[2] or message) from None
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            killed = str(error).strip().splitlines()[-1]
-            raise DataError(
-                f"a process that loads images ended ({killed}): most often memory or /dev/shm is full; give more of it "
-                "(in a container, --shm-size), or set workers=0"
-            ) from None
 
 
 class _From:
