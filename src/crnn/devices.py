@@ -155,7 +155,7 @@ def _explain(failed: Any, folder: Path, world: int) -> BaseException:
 def go_on(folder: Path) -> str:
     """How a run that has stopped goes on."""
     if not (folder / CHECKPOINT).exists():
-        return f"it had no checkpoint yet: start it again"
+        return "it had no checkpoint yet: start it again"
     return f"crnn train --resume --output {shlex.quote(str(folder))} goes on from the last checkpoint"
 
 
