@@ -620,7 +620,7 @@ def train(
     ] = None,
     find_learning_rate: Annotated[
         bool,
-        typer.Option("--find-learning-rate", help="Print the rate at which the loss falls fastest; train nothing."),
+        typer.Option("--find-learning-rate", help="Try rates from 1e-6 to 1 and print a good one; train nothing."),
     ] = False,
 ) -> None:
     """Train a reader; the folder of the run then is a model for every other command.

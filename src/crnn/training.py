@@ -113,23 +113,27 @@ def on_devices(config: TrainConfig, devices: int, nodes: int, resume: bool = Tru
 
 
 def find_learning_rate(config: TrainConfig, steps: int = 100) -> tuple[float, list[tuple[float, float]]]:
-    """Lightning's range test: the rate rises from 1e-6 to 1 over `steps` updates of a copy of the network; suggested is
-    where the loss falls fastest, beside (rate, loss) of each step. Writes nothing. CrnnError when the loss never falls.
-    """
+    """Lightning's range test: the rate rises from 1e-6 to 1 over `steps` updates. Suggested is a tenth of the rate at
+    which the smoothed loss is lowest (where it falls fastest is mostly noise), beside (rate, loss) of each step. Writes
+    nothing. CrnnError when the loss never falls."""
     from lightning.pytorch.tuner import Tuner
 
     plain = replace(config.optimiser, schedule="constant", warmup=0, batch_rule="none")
     run = _Run(replace(config, steps=1_000_000, optimiser=plain, valid=(), patience=0, old_skills=0), Ranks())
     run.learner.learning_rate = plain.learning_rate  # type: ignore[assignment]  # what the tuner sets
-    with tempfile.TemporaryDirectory() as scratch, _quiet(), run.explained():
+    # Its progress bar is for people.
+    screen = contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(io.StringIO())
+    with tempfile.TemporaryDirectory() as scratch, _quiet(), run.explained(), screen:
         trainer = run.trainer([], default_root_dir=scratch)
         tuned = Tuner(trainer).lr_find(
             run.learner, min_lr=1e-6, max_lr=1.0, num_training=steps, attr_name="learning_rate", update_attr=False
         )
-    found = tuned.suggestion() if tuned else None
-    if tuned is None or found is None:
+    tried = list(zip(tuned.results["lr"], tuned.results["loss"], strict=False)) if tuned else []
+    settled = tried[10:]  # the mean of the first few losses is none yet
+    lowest = min(settled, key=lambda pair: pair[1], default=(0.0, 0.0))
+    if not settled or lowest == settled[0]:
         raise CrnnError("no learning rate makes the loss fall within the test: look at the data (crnn data preview)")
-    return float(found), list(zip(tuned.results["lr"], tuned.results["loss"], strict=False))
+    return lowest[0] / 10, tried
 
 
 class _Run:
