@@ -242,6 +242,7 @@ class _Graph(tf.Module):
         if isinstance(module, nn.Conv2d):
             return self._convolution(module)
         if isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None and module.running_var is not None
             scale = module.weight / torch.sqrt(module.running_var + module.eps)
             factor, shift = self._weight(scale), self._weight(module.bias - module.running_mean * scale)
             return lambda x: x * factor() + shift()

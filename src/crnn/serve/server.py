@@ -162,6 +162,7 @@ def _config(service: Service, address: Address, log: Log) -> uvicorn.Config:
         log_config=None,
         log_level="critical",  # what a request did is in our own log
         access_log=False,
+        proxy_headers=False,  # nothing here depends on where a request says that it came from
         server_header=False,
         date_header=False,
         timeout_keep_alive=60,
