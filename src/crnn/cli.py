@@ -295,12 +295,23 @@ def _only_our_stderr() -> Iterator[None]:
 # ---- read-page -------------------------------------------------------------------------------------------------------
 
 
-class _PageFormat(StrEnum):  # the names of crnn.page.formats.FORMATS, without loading it
+class _PageFormat(StrEnum):  # the names of crnn.page.formats.FORMATS, and pdf, without loading them
     text = "text"
     json = "json"
     markdown = "markdown"
     hocr = "hocr"
     alto = "alto"
+    pdf = "pdf"
+
+
+class _Detector(StrEnum):  # the names of crnn.page.reader.DETECTORS
+    lines = "lines"
+    db = "db"
+
+
+class _TextLayer(StrEnum):  # the names of crnn.page.reader.TEXT_LAYERS
+    ignore = "ignore"
+    keep = "keep"
 
 
 _PAGES_SHOWN = 20  # that --show draws at most
@@ -316,9 +327,15 @@ def read_page(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="File for one document, folder for more; else stdout.")
     ] = None,
+    detector: Annotated[
+        _Detector, typer.Option(help="lines: documents and screenshots; db: photographs and scenes (crnn[detect]).")
+    ] = _Detector.lines,
     pages: Annotated[str | None, typer.Option(metavar="1-3,7", help="Pages to read of every document.")] = None,
     password: Annotated[str | None, typer.Option(help="Of encrypted PDF files.")] = None,
     dpi: Annotated[float, typer.Option(min=36, max=1200, help="At which PDF pages are drawn.")] = 300,
+    text_layer: Annotated[
+        _TextLayer, typer.Option(help="keep: take the text of PDF pages that have it from the file.")
+    ] = _TextLayer.ignore,
     min_confidence: Annotated[float, typer.Option(min=0, max=1, help="Leave out lines read with less.")] = 0.0,
     show: Annotated[Path | None, typer.Option(help="Draw the pages and what was read into this picture.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that share the documents.")] = 1,
@@ -344,9 +361,10 @@ def read_page(
 
     failed = False
     reading = {
-        "model": model, "engine": engine.value, "dpi": dpi, "password": password, "min_confidence": min_confidence,
-        "decoder": decoder and decoder.value, "lexicon": lexicon, "language_model": language_model,
-        "split_words": split_words,
+        "model": model, "engine": engine.value, "detector": detector.value, "dpi": dpi, "password": password,
+        "min_confidence": min_confidence,
+        "text_layer": text_layer.value, "decoder": decoder and decoder.value, "lexicon": lexicon,
+        "language_model": language_model, "split_words": split_words,
     }  # fmt: skip
     with _only_our_stderr(), _report() as progress:
         jobs = batch.plan(documents, output, format.value)

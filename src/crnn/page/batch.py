@@ -17,6 +17,7 @@ from crnn.errors import ConfigError, CrnnError, PageError
 from crnn.image import Image
 from crnn.page.formats import FORMATS, Writer
 from crnn.page.reader import SUFFIXES, PageReader
+from crnn.page.searchable import PdfWriter
 
 Progress = Callable[[str, int, int], None]  # what, pages done, of how many
 Watch = Callable[[Page, Image], None]  # sees every page that was read, and its picture
@@ -50,12 +51,10 @@ def plan(sources: Sequence[Path], output: Path | None, kind: str) -> list[Job]:
     found += [(source, Path(source.name)) for source in sources if not source.is_dir()]
     alone = len(sources) == 1 and not sources[0].is_dir()
     if output is None or (alone and not output.is_dir() and not str(output).endswith(os.sep)):
-        if output is None and kind == "pdf":
-            raise ConfigError("a PDF is not printed: name a file or a folder with --output")
         return [Job(path, output) for path, _ in found]
     if output.is_file():
         raise ConfigError(f"{output} is a file: several documents need a folder as --output")
-    suffix = FORMATS[kind].suffix
+    suffix = ".pdf" if kind == "pdf" else FORMATS[kind].suffix
     names = Counter(relative.with_suffix(suffix) for _, relative in found)
     jobs = []
     for path, relative in found:
@@ -134,13 +133,13 @@ def read_document(
     try:
         sheets = reader.sheets(job.source, pages)
         first = next(sheets, None)  # opens the document before anything is written
-        with Writer(job.output, str(job.source), kind) as writer:
+        with _open_writer(job, kind, reader.password) as writer:
             sheet = first
             while sheet is not None:
-                if sheet.page is not None and sheet.pixels is not None:
-                    writer.add(sheet.page)
+                if sheet.page is not None:
+                    writer.add(sheet.page, sheet.pixels, sheet.own_text)
                     read += 1
-                    if watch is not None:
+                    if watch is not None and sheet.pixels is not None:
                         watch(sheet.page, sheet.pixels)
                 elif sheet.error is not None:
                     problems.append(str(sheet.error))
@@ -153,6 +152,14 @@ def read_document(
     except CrnnError as error:
         problems = problems or [str(error)]
     return Outcome(job, read, tuple(problems))
+
+
+def _open_writer(job: Job, kind: str, password: str | None) -> Writer | PdfWriter:
+    if kind == "pdf":
+        if job.output is None:
+            raise ConfigError("a PDF is not printed: name a file or a folder with --output")
+        return PdfWriter(job.output, job.source, password)
+    return Writer(job.output, str(job.source), kind)
 
 
 _reader: PageReader | None = None  # of this process

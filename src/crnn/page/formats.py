@@ -16,6 +16,7 @@ from xml.sax.saxutils import escape, quoteattr
 import crnn
 from crnn.document import Box, Line, Page
 from crnn.errors import ConfigError, PageError
+from crnn.image import Image
 
 _HEADING = 1.4  # lines so many times higher than usual are headings
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # in XML
@@ -50,7 +51,7 @@ class Writer:
         self._name = name
         self.problems: list[str] = []
 
-    def add(self, page: Page) -> None:
+    def add(self, page: Page, pixels: Image | None = None, own_text: bool = False) -> None:
         self._out.write(self._format.between if self._pages else self._format.start(self._name))
         self._out.write(self._format.page(page))
         self._pages += 1

@@ -1,7 +1,8 @@
-"""PDF files: their pages as pictures."""
+"""PDF files: their pages as pictures, and the text that they bring with them."""
 
 from __future__ import annotations
 
+import ctypes
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -9,10 +10,13 @@ from typing import Any
 import numpy as np
 
 from crnn import image
+from crnn.document import Box, Character, Line
 from crnn.errors import ConfigError, PageError
 from crnn.image import Image
 
 POINTS = 72  # an inch
+
+_REAL = 12  # letters and digits of which a page's own text has to have more than a stamp has
 
 
 class Pdf:
@@ -50,6 +54,42 @@ class Pdf:
             raise PageError(f"{self.name}: page {index + 1} cannot be drawn ({error})") from None
         return pixels, dpi
 
+    def size(self, index: int, dpi: float) -> tuple[int, int]:
+        """Width and height of page `index` in pixels."""
+        width, height = self._document.get_page_size(index)
+        return max(1, round(width * dpi / POINTS)), max(1, round(height * dpi / POINTS))
+
+    def text(self, index: int, dpi: float) -> list[Line]:
+        """The page's own lines in the file's order, with boxes as on its picture; none where it has no real text."""
+        raw = _pdfium().raw
+        page = self._document[index]
+        width, height = self.size(index, dpi)
+        letters = page.get_textpage()
+        lines: list[list[Character]] = [[]]
+        x, y = (ctypes.c_int() for _ in range(2))
+
+        def on_picture(point: tuple[float, float]) -> tuple[int, int]:
+            raw.FPDF_PageToDevice(page, 0, 0, width, height, 0, *point, x, y)
+            return x.value, y.value
+
+        for i in range(letters.count_chars()):
+            character = chr(raw.FPDFText_GetUnicode(letters, i))
+            if character in "\r\n":
+                lines.append([])
+                continue
+            left, bottom, right, top = letters.get_charbox(i, loose=True)
+            (ax, ay), (bx, by) = on_picture((left, bottom)), on_picture((right, top))
+            box = (min(ax, bx), min(ay, by), max(ax, bx), max(ay, by))
+            if lines[-1] and _apart(lines[-1][-1].box, box):
+                lines.append([])
+            lines[-1].append(Character(character, 1.0, box))
+        letters.close()
+        page.close()
+        found = [line for characters in lines if (line := _stripped(characters))]
+        text = "".join(line.text for line in found)
+        real = sum(character.isalnum() for character in text)
+        return found if real >= _REAL and real >= 0.3 * len(text) else []
+
     def close(self) -> None:
         self._document.close()
 
@@ -60,6 +100,25 @@ class Pdf:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _apart(before: Box, box: Box) -> bool:
+    """Does a character begin another line or another cell? The file may not say so."""
+    height = max(before[3] - before[1], box[3] - box[1], 1)
+    level = min(before[3], box[3]) - max(before[1], box[1])
+    return level < 0.3 * height or box[0] - before[2] > 2 * height or box[0] < before[0] - height
+
+
+def _stripped(characters: list[Character]) -> Line | None:
+    """A line without the space around it; None where nothing is left."""
+    text = "".join(character.text for character in characters)
+    kept = characters[len(text) - len(text.lstrip()) : len(text.rstrip())]
+    if not kept:
+        return None
+    lefts, tops, rights, bottoms = zip(*(character.box for character in kept), strict=True)
+    left, top, right, bottom = min(lefts), min(tops), max(rights), max(bottoms)
+    corners = ((left, top), (right, top), (right, bottom), (left, bottom))
+    return Line(text.strip(), 1.0, tuple(kept), (left, top, right, bottom), corners=corners)
 
 
 def _pdfium() -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,6 +16,7 @@ from crnn import image, pretrained
 from crnn.document import Box, Character, Document, Line, Page
 from crnn.errors import ConfigError, CrnnError, ImageError, PageError
 from crnn.image import Image, ImageSource
+from crnn.page.detect import Detector
 from crnn.page.layout import arrange
 from crnn.page.lines import Finding, FoundLine, find
 from crnn.page.pdf import Pdf
@@ -23,9 +24,8 @@ from crnn.recognizer import Recognizer, load
 
 AUTO = "auto"  # every line by the bundled model that is surest of it
 DETECTORS = ("lines", "db")
+TEXT_LAYERS = ("ignore", "keep")
 SUFFIXES = (*image.SUFFIXES, ".pdf")
-
-Draw: TypeAlias = Callable[[], tuple[Image, float | None]]  # a page, and at how many pixels an inch it is drawn
 
 _SURE = 0.9  # of a line read with this certainty, a character, no other model is asked
 _DOUBTFUL = 0.75  # a page read with less may be upside down
@@ -39,7 +39,8 @@ class Sheet:
     number: int  # from 1
     of: int  # pages that are read of the document
     page: Page | None = None
-    pixels: Image | None = None
+    pixels: Image | None = None  # none where the text is the document's own
+    own_text: bool = False  # the document has text for this page, whether it was taken or not
     error: CrnnError | None = None
 
 
@@ -49,8 +50,8 @@ class PageReader:
     model: a bundled name, a model folder, "auto": every line by the bundled model that is surest of it; or a Recognizer
     that is open already, to which neither `engine` nor `decoding` apply. detector:
     lines (documents and screenshots, no weights) or db (photographs, needs crnn[detect]). dpi: at which PDF pages are
-    drawn. password: of encrypted PDF files. min_confidence: lines read with less are left out. `decoding` as for
-    `crnn.load`.
+    drawn. text_layer: keep takes the text of PDF pages that have it from the file. password: of encrypted PDF files.
+    min_confidence: lines read with less are left out. `decoding` as for `crnn.load`.
     """
 
     def __init__(
@@ -60,19 +61,23 @@ class PageReader:
         detector: str = "lines",
         *,
         dpi: float = 300,
+        text_layer: str = "ignore",
         password: str | None = None,
         min_confidence: float = 0.0,
         **decoding: Any,
     ) -> None:
         if detector not in DETECTORS:
             raise ConfigError(f"detector {detector!r} does not exist: choose from {', '.join(DETECTORS)}")
+        if text_layer not in TEXT_LAYERS:
+            raise ConfigError(f"text layer {text_layer!r} does not exist: choose from {', '.join(TEXT_LAYERS)}")
         if isinstance(model, Recognizer):
             self.readers = [model]
         else:
             names = pretrained.names() if model == AUTO else [model]
             self.readers = [load(name, engine, **decoding) for name in names]
         self.dpi, self.password, self.min_confidence = dpi, password, min_confidence
-        self._find = find
+        self.text_layer = text_layer
+        self._find: Callable[[Image], Finding] = find if detector == "lines" else Detector()
 
     def read(self, source: ImageSource, pages: Sequence[int] | None = None) -> Document:
         """All pages, or those of these numbers from 1: a path, encoded bytes, a PIL image or a numpy array.
@@ -89,13 +94,19 @@ class PageReader:
 
     def sheets(self, source: ImageSource, pages: Sequence[int] | None = None) -> Iterator[Sheet]:
         """One page after the other, so that a document of any length needs the memory of one."""
-        for number, of, draw in open_pages(source, self.dpi, self.password, pages):
+        for leaf in open_leaves(source, self.dpi, self.password, pages):
             try:
-                pixels, dpi = draw()
+                own = leaf.text()
+                if own and self.text_layer == "keep":
+                    page = replace(_arranged(own, *leaf.size()), number=leaf.number, dpi=self.dpi)
+                    yield Sheet(leaf.number, leaf.of, page, own_text=True)
+                    continue
+                pixels, dpi = leaf.draw()
+                page = replace(self.read_page(pixels), number=leaf.number, dpi=dpi)
             except CrnnError as error:
-                yield Sheet(number, of, error=error)
+                yield Sheet(leaf.number, leaf.of, error=error)
             else:
-                yield Sheet(number, of, replace(self.read_page(pixels), number=number, dpi=dpi), pixels)
+                yield Sheet(leaf.number, leaf.of, page, pixels, bool(own))
 
     def read_page(self, pixels: Image) -> Page:
         """Read one RGB picture (H, W, 3)."""
@@ -136,6 +147,12 @@ class PageReader:
                 found[turns] = _mean_certainty(self._read([line.crop for line in _longest(sideways.lines)]))
         best = max(found, key=lambda turns: found[turns])
         return best if found[best] > found[0] + 0.1 else 0
+
+
+def _arranged(lines: Sequence[Line], width: int, height: int) -> Page:
+    """A page of lines that are read already, put in order."""
+    boxes = np.array([line.box for line in lines], np.float64)
+    return Page(tuple(replace(lines[i], place=place) for i, place in arrange(boxes)), width, height)
 
 
 def _read_with(reader: Recognizer, crops: Sequence[Image]) -> list[Line]:
@@ -195,26 +212,36 @@ def _on_page(line: Line, found: FoundLine, width: int, height: int) -> Line:
 # ---- documents to pictures -------------------------------------------------------------------------------------------
 
 
-def open_pages(
+@dataclass(frozen=True)
+class Leaf:
+    """A page that can be drawn."""
+
+    number: int  # from 1
+    of: int  # pages that are read of the document
+    draw: Callable[[], tuple[Image, float | None]]  # at how many pixels an inch, where that is known
+    text: Callable[[], list[Line]] = list  # the document's own
+    size: Callable[[], tuple[int, int]] = lambda: (0, 0)  # width and height for that, pixels
+
+
+def open_leaves(
     source: ImageSource, dpi: float, password: str | None = None, pages: Sequence[int] | None = None
-) -> Iterator[tuple[int, int, Draw]]:
-    """(number from 1, how many are read, what draws it) for the pages of a PDF, TIFF or image, all or the chosen."""
+) -> Iterator[Leaf]:
+    """The pages of a PDF, TIFF or image, all or the chosen."""
     path = Path(source) if isinstance(source, (str, Path)) else None
     name = str(path or "the image")
     start = _first_bytes(path) if path else source if isinstance(source, bytes) else b""
     if b"%PDF-" in start[:1024]:
         with Pdf(source, password) as pdf:
-            chosen = _chosen(pages, len(pdf), pdf.name)
-            for number in chosen:
-                yield number, len(chosen), partial(pdf.draw, number - 1, dpi)
+            for number in (chosen := _chosen(pages, len(pdf), pdf.name)):
+                draw, text, size = (partial(call, number - 1, dpi) for call in (pdf.draw, pdf.text, pdf.size))
+                yield Leaf(number, len(chosen), draw, text, size)  # type: ignore[arg-type]
     elif start.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
         data = path.read_bytes() if path else source
-        chosen = _chosen(pages, _frames(data), name)
-        for number in chosen:
-            yield number, len(chosen), partial(_frame, data, number, name)
+        for number in (chosen := _chosen(pages, _frames(data), name)):
+            yield Leaf(number, len(chosen), partial(_frame, data, number, name))
     else:
         for number in _chosen(pages, 1, name):
-            yield number, 1, lambda: (image.load(source), None)
+            yield Leaf(number, 1, lambda: (image.load(source), None))
 
 
 def _first_bytes(path: Path) -> bytes:
