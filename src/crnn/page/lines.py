@@ -62,9 +62,10 @@ def find(pixels: Image) -> Finding:
     if angle:
         grey = np.asarray(cv2.cvtColor(straight, cv2.COLOR_RGB2GRAY), np.uint8)
     boxes, owner, vertical = _search(ink(grey))
+    whole = straighten(pixels, angle)[0] if scale < 1 else straight
     lines = []
     for number, box in enumerate(boxes.tolist(), 1):
-        crop, frame = _cut(straight, owner, number, box)
+        crop, frame = _cut(whole, owner, number, box, whole.shape[1] / owner.shape[1])
         corners, outer = (_corners(each) @ back.T / scale for each in (box, frame))
         lines.append(FoundLine(corners, (box[0], box[1], box[2], box[3]), crop, outer))
     return Finding(lines, vertical, angle)
@@ -471,18 +472,31 @@ def _adopt(parts: Boxes, area: NDArray[np.int64], member: Groups) -> Groups:
 _MARGIN_Y, _MARGIN_X = 0.12, 0.25  # around the ink, of the line's height
 
 
-def _cut(pixels: Image, owner: Groups, number: int, box: Sequence[int]) -> tuple[Image, tuple[int, int, int, int]]:
-    """The crop of a line and its frame on the straightened page; the ink of other lines and rules is painted over."""
+def _cut(
+    pixels: Image, owner: Groups, number: int, box: Sequence[int], scale: float
+) -> tuple[Image, tuple[int, int, int, int]]:
+    """The crop of a line, and its frame; the ink of other lines and of rules is painted over.
+
+    Boxes and `owner` are of the straightened page that was searched, `pixels` is that page `scale` times as large.
+    """
     left, top, right, bottom = box
     rows, columns = owner.shape
     aside, above = round(_MARGIN_X * (bottom - top)) + 1, round(_MARGIN_Y * (bottom - top)) + 1
     frame = (max(0, left - aside), max(0, top - above), min(columns, right + aside), min(rows, bottom + above))
-    here = (slice(frame[1], frame[3]), slice(frame[0], frame[2]))
-    crop, owners = pixels[here], owner[here]
+    owners = owner[frame[1] : frame[3], frame[0] : frame[2]]
+    near_x, near_y, far_x, far_y = (round(edge * scale) for edge in frame)
+    crop = pixels[near_y:far_y, near_x:far_x]
     foreign = (owners != 0) & (owners != number)
     if foreign.any():
-        paper = crop[owners == 0]
         spread = cv2.dilate(foreign.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool) & (owners != number)
+        if scale != 1:
+            size = (crop.shape[1], crop.shape[0])
+            spread, bare = (
+                cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST).astype(bool)
+                for mask in (spread, owners == 0)
+            )
+        else:
+            bare = owners == 0
         crop = crop.copy()
-        crop[spread] = np.median(paper, axis=0) if len(paper) else 255
+        crop[spread] = np.median(crop[bare], axis=0) if bare.any() else 255
     return crop, frame

@@ -20,6 +20,7 @@ from crnn.page.detect import Detector
 from crnn.page.layout import arrange
 from crnn.page.lines import Finding, FoundLine, find
 from crnn.page.pdf import Pdf
+from crnn.page.spaces import add_spaces
 from crnn.recognizer import Recognizer, load
 
 AUTO = "auto"  # every line by the bundled model that is surest of it
@@ -156,7 +157,8 @@ def _arranged(lines: Sequence[Line], width: int, height: int) -> Page:
 
 
 def _read_with(reader: Recognizer, crops: Sequence[Image]) -> list[Line]:
-    return reader.read_crops([reader.crop(crop, any_width=True) for crop in crops])
+    lines = reader.read_crops([reader.crop(crop, any_width=True) for crop in crops])
+    return [add_spaces(line, crop) for line, crop in zip(lines, crops, strict=True)]
 
 
 def _certainty(line: Line) -> float:

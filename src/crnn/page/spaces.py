@@ -1,0 +1,66 @@
+"""Spaces that the network missed, found by the white between the characters of a line."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import cv2
+import numpy as np
+
+from crnn.document import Character, Line
+from crnn.image import Image
+
+_LIKE_A_SPACE = 0.8  # of the usual space's width on the line
+_UNLIKE_A_GAP = 2.0  # times as wide as the usual white between letters
+
+
+def add_spaces(line: Line, crop: Image) -> Line:
+    """The line with a space wherever the white is as wide as where it has one already.
+
+    Only where it has two or more, and only between characters of scripts that part words.
+    """
+    if line.text.count(" ") < 2:
+        return line
+    white = _white(crop)
+    middles = np.array([(character.box[0] + character.box[2]) / 2 for character in line.characters])
+    spaces, gaps, candidates = [], [], []
+    for start, end in white:
+        before = int(np.searchsorted(middles, start, "right")) - 1
+        after = int(np.searchsorted(middles, end))
+        if before < 0 or after >= len(middles):
+            continue
+        if " " in (line.text[before], line.text[after]) or " " in line.text[before:after]:
+            spaces.append(end - start)
+        else:
+            gaps.append(end - start)
+            if after == before + 1:
+                candidates.append((end - start, before, start, end))
+    if len(spaces) < 2 or not gaps:
+        return line
+    least = max(_LIKE_A_SPACE * float(np.median(spaces)), _UNLIKE_A_GAP * float(np.median(gaps)))
+    added = {before: (start, end) for width, before, start, end in candidates if width >= least}
+    if not added:
+        return line
+    characters: list[Character] = []
+    for i, (character, following) in enumerate(pairwise((*line.characters, None))):
+        characters.append(character)
+        if i in added and following is not None and _parts_words(character.text) and _parts_words(following.text):
+            start, end = added[i]
+            box = (start, character.box[1], end, character.box[3])
+            characters.append(Character(" ", min(character.confidence, following.confidence), box))
+    text = "".join(character.text for character in characters)
+    return Line(text, line.confidence, tuple(characters), line.box, line.path)
+
+
+def _white(crop: Image) -> list[tuple[int, int]]:
+    """First and last-but-one column of every stretch without ink, in pixels of the crop."""
+    grey = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)
+    contrast = cv2.absdiff(grey, float(np.median(grey)))
+    level = max(24.0, 0.3 * float(contrast.max()))
+    drawn = np.concatenate([[True], (contrast > level).any(axis=0), [True]])
+    edges = np.nonzero(np.diff(drawn.astype(np.int8)))[0].tolist()
+    return list(zip(edges[::2], edges[1::2], strict=True))
+
+
+def _parts_words(character: str) -> bool:
+    return character.isalnum() and character < "⺀"
