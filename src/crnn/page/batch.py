@@ -99,6 +99,8 @@ def read_documents(
 
     `reading` are the options of PageReader, `pages` the numbers to read of every document.
     """
+    if kind == "pdf" and any(job.output is None for job in jobs):
+        raise ConfigError("a PDF is not printed: name a file or a folder with --output")
     todo = [job for job in jobs if not job.done]
     if not todo:
         return
@@ -155,9 +157,7 @@ def read_document(
 
 
 def _open_writer(job: Job, kind: str, password: str | None) -> Writer | PdfWriter:
-    if kind == "pdf":
-        if job.output is None:
-            raise ConfigError("a PDF is not printed: name a file or a folder with --output")
+    if kind == "pdf" and job.output is not None:
         return PdfWriter(job.output, job.source, password)
     return Writer(job.output, str(job.source), kind)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -30,19 +31,16 @@ class Pdf:
         try:
             self._document = pdfium.PdfDocument(source, password=password)
         except pdfium.PdfiumError as error:
-            raise PageError(f"{self.name} {_reason(str(error), password)}") from None
-        if not len(self._document):
-            self._document.close()
-            raise PageError(f"{self.name} has no pages")
+            data = source if isinstance(source, bytes) else Path(source).read_bytes()
+            raise PageError(f"{self.name} {_reason(str(error), data, password)}") from None
 
     def __len__(self) -> int:
         return len(self._document)
 
     def draw(self, index: int, dpi: float) -> tuple[Image, float]:
         """Page `index`, from 0, as RGB at `dpi` pixels an inch, or at as many as fit an image; and how many."""
-        pdfium = _pdfium()
+        page = self._page(index)
         try:
-            page = self._document[index]
             width, height = page.get_size()
             limit = (0.95 * image.MAX_PIXELS / max(1.0, width * height)) ** 0.5 * POINTS
             dpi = min(dpi, limit)
@@ -50,9 +48,15 @@ class Pdf:
             pixels = np.ascontiguousarray(bitmap.to_numpy()[:, :, :3], np.uint8)
             bitmap.close()
             page.close()
-        except (pdfium.PdfiumError, ValueError, OSError) as error:
+        except (_pdfium().PdfiumError, ValueError, OSError) as error:
             raise PageError(f"{self.name}: page {index + 1} cannot be drawn ({error})") from None
         return pixels, dpi
+
+    def _page(self, index: int) -> Any:
+        try:
+            return self._document[index]
+        except _pdfium().PdfiumError:
+            raise PageError(f"{self.name}: page {index + 1} is damaged and cannot be drawn") from None
 
     def size(self, index: int, dpi: float) -> tuple[int, int]:
         """Width and height of page `index` in pixels."""
@@ -62,7 +66,7 @@ class Pdf:
     def text(self, index: int, dpi: float) -> list[Line]:
         """The page's own lines in the file's order, with boxes as on its picture; none where it has no real text."""
         raw = _pdfium().raw
-        page = self._document[index]
+        page = self._page(index)
         width, height = self.size(index, dpi)
         letters = page.get_textpage()
         lines: list[list[Character]] = [[]]
@@ -74,8 +78,7 @@ class Pdf:
 
         for i in range(letters.count_chars()):
             character = chr(raw.FPDFText_GetUnicode(letters, i))
-            if character in "\r\n":
-                lines.append([])
+            if character in "\r\n":  # a guess, which goes wrong on turned pages: places tell
                 continue
             left, bottom, right, top = letters.get_charbox(i, loose=True)
             (ax, ay), (bx, by) = on_picture((left, bottom)), on_picture((right, top))
@@ -129,9 +132,9 @@ def _pdfium() -> Any:
     return pypdfium2
 
 
-def _reason(message: str, password: str | None) -> str:
-    if "password" in message.lower():
+def _reason(message: str, data: bytes, password: str | None) -> str:
+    if b"/Encrypt" in data and "password" in message.lower():
         return "is encrypted: give its password" if password is None else "is encrypted, and the password is wrong"
-    if "data format" in message.lower():
-        return "is damaged or no PDF: its structure cannot be read"
-    return f"cannot be opened: {message}"
+    if re.search(rb"/Count\s+0\b", data):  # which the library gives no reason for, or the one before
+        return "has no pages"
+    return "is damaged or no PDF: its structure cannot be read"

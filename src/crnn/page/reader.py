@@ -10,6 +10,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from cv2.utils import logging as cv2_logging
 from numpy.typing import NDArray
 
 from crnn import image, pretrained
@@ -279,10 +280,13 @@ def _frames(data: bytes) -> int:
 def _frame(data: bytes, number: int, name: str) -> tuple[Image, None]:
     if number == 1:
         return image.load(data, name), None
+    level = cv2_logging.setLogLevel(cv2_logging.LOG_LEVEL_SILENT)  # its complaints name no file; ours do
     try:
         _, frames = cv2.imdecodemulti(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED, range=(number - 1, number))
     except cv2.error:
         frames = ()
+    finally:
+        cv2_logging.setLogLevel(level)
     if not frames:
         raise ImageError(f"{name}: page {number} is damaged and cannot be decoded")
     pixels = frames[0]
