@@ -36,6 +36,7 @@ LAYERS = [
         "report",
         "benchmark",
         "bulk",
+        "quantise",
         "page",
     },
     {"serve"},

@@ -10,7 +10,7 @@ import pytest
 
 import bars
 import crnn
-from crnn import benchmark, image, machine, recognizer, runtime
+from crnn import benchmark, image, machine, quantise, recognizer, runtime
 from crnn.config import SynthConfig
 from crnn.errors import ConfigError, EngineError, EngineWarning, ModelError
 from test_cli import crnn as run
@@ -191,3 +191,34 @@ def test_a_fallback_is_one_sentence_on_stderr(bar_model, tmp_path):
 def test_impossible_choices_are_refused(bar_model, options, error, said):
     with pytest.raises(error, match=said):
         crnn.load(bar_model, **options)
+
+
+# ---- int8
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory):
+    """A few drawn words, and what the bundled model reads in them for a label."""
+    folder = tmp_path_factory.mktemp("words")
+    drawn = [benchmark._drawn(number) for number in range(12)]
+    lines = crnn.load("en").read_batch(drawn)
+    for number, data in enumerate(drawn):
+        (folder / f"{number}.jpg").write_bytes(data)
+    labels = "".join(f"{number}.jpg\t{line.text}\n" for number, line in enumerate(lines))
+    (folder / "labels.tsv").write_text(labels, encoding="utf-8")
+    return folder
+
+
+def test_int8_is_calibrated_checked_and_read_by_both_engines(labelled, tmp_path, monkeypatch):
+    done = quantise.quantise("en", tmp_path / "small", [labelled], crops=12, most=0.5)
+    assert (done.before, done.samples) == (1.0, 6)
+    data = [file.read_bytes() for file in sorted(labelled.glob("*.jpg"))]
+    expected = [line.text for line in crnn.load("en").read_batch(data)]
+    for engine in ("openvino", "onnxruntime"):
+        read = [line.text for line in crnn.load(tmp_path / "small", engine, precision="int8").read_batch(data)]
+        assert sum(a == b for a, b in zip(expected, read, strict=True)) >= 8, engine
+    assert crnn.load(tmp_path / "small").read(data[0]).text == crnn.load("en").read(data[0]).text
+    monkeypatch.setattr(quantise, "_quantised", lambda graph, batches: graph)
+    with pytest.raises(ModelError, match="was not written: in int8"):
+        quantise.quantise("en", tmp_path / "worse.onnx", [labelled], crops=12, most=-1)
+    assert not (tmp_path / "worse.onnx").exists()

@@ -691,6 +691,7 @@ def train(
 class _Precision(StrEnum):  # the names of crnn.export.PRECISIONS, without loading it
     fp32 = "fp32"
     fp16 = "fp16"
+    int8 = "int8"
 
 
 class _Export(StrEnum):
@@ -709,12 +710,25 @@ def export(
         _Export | None,
         typer.Option(help="folder (a whole model), onnx, openvino, savedmodel (TensorFlow), triton (its repository)."),
     ] = None,
-    precision: Annotated[_Precision, typer.Option(help="How weights are stored.")] = _Precision.fp32,
+    precision: Annotated[
+        _Precision, typer.Option(help="How weights are stored; int8, of a folder or onnx, multiplies so.")
+    ] = _Precision.fp32,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SOURCE", help="For int8: labelled crops to calibrate on (repeatable); else rendered."),
+    ] = None,
 ) -> None:
     """Write a model for other runtimes, checked against the original at several batch sizes and widths.
 
-    What reads any text otherwise than the original is not written.
+    What reads any text otherwise than the original is not written; int8 may cost a word in a hundred.
     """
+    if precision is _Precision.int8:
+        if format not in (None, _Export.folder, _Export.onnx):
+            raise ConfigError(f"int8 is written as a folder or onnx, not as {format.value}: leave out --format")
+        with _training_packages("exporting"):
+            from crnn.quantise import quantise
+        print(quantise(model, out, data or ()))
+        return
     from crnn import pretrained
 
     format = format or (_Export.onnx if out.suffix == ".onnx" else _Export.folder)

@@ -1,0 +1,139 @@
+"""Eight bits: a model whose convolutions multiply in int8, calibrated on crops and checked for what that costs.
+
+NNCF decides the ranges; the LSTMs keep their precision, for no engine gains by fewer bits there. The result is an ONNX
+file with quantised weights that OpenVINO and ONNX Runtime read as any other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crnn import image, metrics, pretrained
+from crnn.charset import Charset
+from crnn.data.sources import open_source
+from crnn.errors import ConfigError, DataError, ModelError
+from crnn.export import export_folder, export_onnx
+from crnn.recognizer import Crop, Recognizer, load
+from crnn.runtime import INT8
+
+CROPS = 600  # half to find the ranges, half to see what the bits cost
+MOST = 0.01  # of the words may be lost
+_BATCH = 8
+
+
+@dataclass(frozen=True)
+class Quantised:
+    """What was written, and the part of the words that were read right before and after, of `samples` other crops."""
+
+    out: Path
+    before: float
+    after: float
+    samples: int
+
+    def __str__(self) -> str:
+        return f"{self.out}: in int8 {self.after:.1%} of {self.samples} crops are read right, {self.before:.1%} before"
+
+
+def quantise(
+    model: str | Path, out: str | Path, data: Sequence[str | Path] = (), crops: int = CROPS, most: float = MOST
+) -> Quantised:
+    """Write `out`: an .onnx file in int8, or a whole model folder that has it beside model.onnx (`--precision int8`).
+
+    `data` are labelled crops like those that will be read; without any, crops are rendered. ModelError when more than
+    the part `most` of the words is lost; nothing is written then.
+    """
+    import onnx
+
+    if crops < 2:
+        raise ConfigError(f"{crops} crops are too few to calibrate and check with: give 2 or more")
+    folder, out = pretrained.find_model(model), Path(out)
+    reader = load(folder)
+    labelled = _crops(reader, data, crops)
+    if len(labelled) < 2:
+        raise DataError("there are no crops to calibrate with: name labelled images with --data")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent) as place:
+        whole = export_onnx(folder, Path(place, "fp32.onnx"), precision="fp32")
+        batches = list(_batches([crop for crop, _ in labelled[::2]]))
+        file = Path(place, INT8)
+        onnx.save(_quantised(onnx.load(str(whole)), batches), str(file))
+        checked = labelled[1::2]
+        before, after = (_right(each, checked) for each in (reader, load(file)))
+        if before - after > most:
+            raise ModelError(
+                f"{out} was not written: in int8 {after:.1%} of {len(checked)} crops are right, {before:.1%} before; "
+                "calibrate on more crops like those that will be read (--data)"
+            )
+        if out.suffix == ".onnx":
+            file.replace(out)
+        else:
+            export_folder(folder, out)
+            file.replace(out / INT8)
+    return Quantised(out, before, after, len(checked))
+
+
+def _crops(reader: Recognizer, data: Sequence[str | Path], count: int) -> list[tuple[Crop, str]]:
+    """Prepared crops and their labels, as many of every source, spread over it; what cannot be read is passed over."""
+    found: list[tuple[Crop, str]] = []
+    for path in data:
+        source = open_source(path)
+        take = min(len(source), -(-count // len(data)))
+        for i in range(take):
+            with contextlib.suppress(image.ImageError, DataError):
+                sample = source[i * len(source) // take]
+                found.append((reader.crop(sample.image), sample.label))
+    if not data:
+        found = [(reader.crop(pixels), text) for pixels, text in itertools.islice(_rendered(reader.charset), count)]
+    return found
+
+
+def _rendered(charset: Charset) -> Iterator[tuple[image.Image, str]]:
+    from crnn.config import SynthConfig
+    from crnn.synth.generate import Renderer
+
+    renderer = Renderer.create(charset, SynthConfig(), 0)
+    for number in itertools.count():
+        sample = renderer[number]
+        yield image.load(sample.image), sample.text
+
+
+def _batches(crops: Sequence[Crop]) -> Iterator[NDArray[np.float32]]:
+    by_width: dict[int, list[image.Image]] = defaultdict(list)
+    for crop in crops:
+        by_width[crop.bucket].append(crop.pixels)
+    for width, pixels in sorted(by_width.items()):
+        for start in range(0, len(pixels), _BATCH):
+            yield image.stack(pixels[start : start + _BATCH], width)
+
+
+def _quantised(graph: Any, batches: list[NDArray[np.float32]]) -> Any:
+    try:
+        import nncf
+    except ImportError:
+        raise ConfigError("int8 needs NNCF: pip install 'crnn[int8]'") from None
+    nncf.set_log_level(logging.ERROR)
+    with contextlib.redirect_stdout(sys.stderr):  # its progress bar
+        return nncf.quantize(
+            graph,
+            nncf.Dataset(batches, lambda batch: {"images": batch}),
+            subset_size=len(batches),
+            ignored_scope=nncf.IgnoredScope(types=["LSTM"]),
+        )
+
+
+def _right(reader: Recognizer, labelled: Sequence[tuple[Crop, str]]) -> float:
+    lines = reader.read_crops([crop for crop, _ in labelled], characters=False)
+    pairs = [(label, line.text) for (_, label), line in zip(labelled, lines, strict=True)]
+    return float(metrics.score(pairs, "raw").to_dict()["word_accuracy"] or 0.0)
