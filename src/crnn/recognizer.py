@@ -25,7 +25,7 @@ from crnn.runtime import Engine, open_engine
 
 BATCH = 64  # crops that the network sees at a time,
 BATCH_PIXELS = BATCH * 256  # and columns of pixels, so that long lines do not multiply the memory
-READ_AHEAD = 512  # images that are sorted by width together,
+READ_AHEAD = 1024  # images that are sorted by width together,
 TALL = 1.2  # height over width from which on text may run up or down
 READ_FIRST = 32  # of which the first come in smaller groups, so that a few images, too, are shared among the cores
 
