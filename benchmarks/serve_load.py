@@ -93,15 +93,15 @@ async def run(load: Load, server: Running, arguments: argparse.Namespace) -> Non
     load.until = began + arguments.seconds if not arguments.requests else float("inf")
     load.left = arguments.requests or sys.maxsize
     clients = [asyncio.create_task(load.client(server.port, number)) for number in range(arguments.clients)]
-    marks = [f"{memory(server):.0f}"]
+    print(f"memory: {memory(server):.0f} MB at the start", flush=True)
     if arguments.stop:
         await asyncio.sleep(arguments.seconds / 2)
         load.stopping = True
         server.process.send_signal(signal.SIGTERM)
     while not all(client.done() for client in clients):
-        await asyncio.wait(clients, timeout=arguments.seconds / 6 if not arguments.requests else 5)
+        await asyncio.wait(clients, timeout=5)
         if server.process.poll() is None:
-            marks.append(f"{memory(server):.0f}")
+            print(f"memory: {memory(server):.0f} MB after {len(load.milliseconds)} requests", flush=True)
     await asyncio.gather(*clients)
     spent = time.perf_counter() - began
     times = sorted(load.milliseconds)
@@ -112,7 +112,6 @@ async def run(load: Load, server: Running, arguments: argparse.Namespace) -> Non
         f"p50 {times[done // 2]:.1f} ms, p99 {times[done * 99 // 100]:.1f} ms, "
         f"{load.wrong} wrong, {load.refused} refused, {load.lost} lost, {load.turned_away} not taken"
     )
-    print("memory, MB:", *marks)
 
 
 def bare(reader: crnn.Recognizer, data: list[bytes], seconds: float) -> None:

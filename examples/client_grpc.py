@@ -30,5 +30,5 @@ def predict(signature: str, name: str, value: object) -> str:
 
 print("bytes:", predict("bytes", "image_bytes", [arguments.image.read_bytes()]))
 pixels = cv2.imread(str(arguments.image), cv2.IMREAD_COLOR)
-pixels = cv2.resize(pixels, (max(4, round(pixels.shape[1] * 32 / pixels.shape[0])), 32), interpolation=cv2.INTER_AREA)
+pixels = cv2.resize(pixels, (max(4, round(pixels.shape[1] * 32 / pixels.shape[0])), 32), interpolation=cv2.INTER_LINEAR)
 print("floats:", predict("serving_default", "input_tensor", (pixels.astype(np.float32) / 127.5 - 1)[np.newaxis]))

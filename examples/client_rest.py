@@ -26,7 +26,7 @@ print("bytes:", *(row["strings"] for row in response.json()["predictions"]))
 
 # As pixels, 32 high and as wide as they come out, in column format.
 pixels = cv2.imread(str(arguments.image), cv2.IMREAD_COLOR)
-pixels = cv2.resize(pixels, (max(4, round(pixels.shape[1] * 32 / pixels.shape[0])), 32), interpolation=cv2.INTER_AREA)
+pixels = cv2.resize(pixels, (max(4, round(pixels.shape[1] * 32 / pixels.shape[0])), 32), interpolation=cv2.INTER_LINEAR)
 response = requests.post(url, json={"inputs": [(pixels.astype(np.float32) / 127.5 - 1).tolist()]}, timeout=30)
 response.raise_for_status()
 print("floats:", *response.json()["outputs"]["strings"])

@@ -99,7 +99,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "browser")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    with serving(arguments.out) as server, sync_playwright() as playwright:
+    with serving(arguments.out, "--timeout", 120) as server, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=arguments.chromium, args=["--no-sandbox"])
         expect.set_options(timeout=30_000)
         for name, options in {
