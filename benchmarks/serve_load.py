@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import base64
 import json
+import os
 import random
 import signal
 import sys
@@ -82,6 +83,12 @@ def _texts(body: bytes) -> list[str]:
     ]  # fmt: skip
 
 
+def processor(server: Running) -> float:
+    """Seconds of a core that the server has used."""
+    fields = Path(f"/proc/{server.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def memory(server: Running) -> float:
     """Resident megabytes."""
     status = Path(f"/proc/{server.process.pid}/status").read_text()
@@ -89,7 +96,7 @@ def memory(server: Running) -> float:
 
 
 async def run(load: Load, server: Running, arguments: argparse.Namespace) -> None:
-    began = time.perf_counter()
+    began, used = time.perf_counter(), processor(server)
     load.until = began + arguments.seconds if not arguments.requests else float("inf")
     load.left = arguments.requests or sys.maxsize
     clients = [asyncio.create_task(load.client(server.port, number)) for number in range(arguments.clients)]
@@ -101,14 +108,17 @@ async def run(load: Load, server: Running, arguments: argparse.Namespace) -> Non
     while not all(client.done() for client in clients):
         await asyncio.wait(clients, timeout=5)
         if server.process.poll() is None:
+            spent_by_server = processor(server) - used
             print(f"memory: {memory(server):.0f} MB after {len(load.milliseconds)} requests", flush=True)
     await asyncio.gather(*clients)
     spent = time.perf_counter() - began
     times = sorted(load.milliseconds)
     done = len(times)
+    cost = spent_by_server / max(1, done * arguments.images) * 1000
     print(
         f"{arguments.clients} clients, {arguments.images} image(s) a request, max batch {arguments.max_batch}: "
         f"{done} requests, {done * arguments.images / spent:.0f} images/s, "
+        f"{cost:.2f} ms of a core each, "
         f"p50 {times[done // 2]:.1f} ms, p99 {times[done * 99 // 100]:.1f} ms, "
         f"{load.wrong} wrong, {load.refused} refused, {load.lost} lost, {load.turned_away} not taken"
     )
@@ -116,15 +126,19 @@ async def run(load: Load, server: Running, arguments: argparse.Namespace) -> Non
 
 def bare(reader: crnn.Recognizer, data: list[bytes], seconds: float) -> None:
     list(reader.read_many(data))
-    began, read = time.perf_counter(), 0
-    while time.perf_counter() < began + seconds:
-        read += sum(1 for _ in reader.read_many(data))
-    print(f"without a server, all at once: {read / (time.perf_counter() - began):.0f} images/s")
-    began, read = time.perf_counter(), 0
-    while time.perf_counter() < began + seconds:
-        reader.read(data[read % len(data)])
-        read += 1
-    print(f"without a server, one by one: {read / (time.perf_counter() - began):.0f} images/s")
+
+    def all_at_once() -> int:
+        return sum(1 for _ in reader.read_many(data))
+
+    def one_by_one() -> int:
+        return len([reader.read(each) for each in data[:50]])
+
+    for name, work in (("all at once", all_at_once), ("one by one", one_by_one)):
+        began, used, read = time.perf_counter(), time.process_time(), 0
+        while time.perf_counter() < began + seconds:
+            read += work()
+        rate, cost = read / (time.perf_counter() - began), (time.process_time() - used) / read * 1000
+        print(f"without a server, {name}: {rate:.0f} images/s, {cost:.2f} ms of a core each", flush=True)
 
 
 def main() -> None:
