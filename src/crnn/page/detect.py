@@ -6,6 +6,8 @@ The detector's weights come with the package `rapidocr`; only its detector is us
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -35,7 +37,29 @@ class Detector:
         found: Any = self._engine(cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), use_det=True, use_cls=False, use_rec=False)
         corners = [] if found.boxes is None else [np.asarray(box, np.float64) for box in found.boxes]
         lines = [line for each in corners if (line := _straighten(pixels, each)) is not None]
-        return Finding(lines, np.zeros((0, 4), np.int64), 0.0)
+        angle = _usual_angle(lines)
+        return Finding([_level(line, angle) for line in lines], np.zeros((0, 4), np.int64), angle)
+
+
+def _usual_angle(lines: Sequence[FoundLine]) -> float:
+    """Degrees by which most of the text runs downwards to the right; longer lines tell more."""
+    along = np.array([line.corners[1] - line.corners[0] for line in lines]).reshape(-1, 2)
+    angles = np.degrees(np.arctan2(along[:, 1], along[:, 0]))
+    level = abs(angles) <= 45
+    if not level.any():
+        return 0.0
+    angles, lengths = angles[level], np.hypot(*along[level].T)
+    order = angles.argsort()
+    weight = np.cumsum(lengths[order])
+    return round(float(angles[order][np.searchsorted(weight, weight[-1] / 2)]), 2)
+
+
+def _level(line: FoundLine, angle: float) -> FoundLine:
+    """With its box on the page turned back by the angle, for the order of reading."""
+    sine, cosine = np.sin(np.radians(angle)), np.cos(np.radians(angle))
+    turned = line.corners @ np.array([[cosine, -sine], [sine, cosine]])
+    (left, top), (right, bottom) = turned.min(axis=0).tolist(), turned.max(axis=0).tolist()
+    return replace(line, box=(left, top, right, bottom))
 
 
 def _straighten(pixels: Image, corners: NDArray[np.float64]) -> FoundLine | None:

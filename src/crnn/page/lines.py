@@ -20,6 +20,8 @@ from crnn.image import Image
 MAX_ANGLE = 15.0  # degrees of skew that are looked for, to either side
 WORK_PIXELS = 20_000_000  # larger pages are searched in a smaller copy; crops are cut from the page itself
 
+MAX_LETTERS = 30_000
+
 Grey = NDArray[np.uint8]
 Boxes = NDArray[np.int64]  # (n, 4): left, top, right, bottom
 Groups = NDArray[np.int32]  # (n,) the number of the group that each thing is in, -1 none
@@ -297,6 +299,8 @@ def _letters(parts: Boxes, area: NDArray[np.int64], size: float, shape: tuple[in
     letters &= (height <= 3.5 * size) | (area >= 0.12 * width * height)
     letters &= (height <= 2 * size) | (12 * width >= height)  # the sides of boxes
     letters[0] = False
+    if np.count_nonzero(letters) > MAX_LETTERS:  # a photograph, whose texture is no text: the largest
+        letters &= height >= np.partition(height[letters], -MAX_LETTERS)[-MAX_LETTERS]
     return letters
 
 
@@ -333,27 +337,22 @@ def _join_words(parts: Boxes, group: Groups, vertical: Boxes, far: bool) -> Grou
 
 def _side_by_side(boxes: Boxes, vertical: Boxes, gap: float) -> list[tuple[int, int]]:
     """Pairs (left one, right one) in a row, not further apart than `gap` times their height and of similar height."""
-    if not len(boxes):
-        return []
     left, top, right, bottom = boxes.T
     height = bottom - top
-    higher, lower = np.maximum.outer(height, height), np.minimum.outer(height, height)
-    overlap = np.minimum.outer(bottom, bottom) - np.maximum.outer(top, top)
-    space = left[np.newaxis, :] - right[:, np.newaxis]
-    before = left[:, np.newaxis] <= left[np.newaxis, :]
-    close = before & (overlap >= 0.5 * lower) & (space <= gap * higher) & (higher <= 2.6 * lower)
-    np.fill_diagonal(close, False)
-    pairs = list(zip(*(each.tolist() for each in np.nonzero(close)), strict=True))
-    if not len(vertical):
-        return pairs
     middle = (vertical[:, 0] + vertical[:, 2]) / 2
-
-    def parted(i: int, j: int) -> bool:
-        between = (middle > right[i] - 3) & (middle < left[j] + 3)
-        y = (max(top[i], top[j]) + min(bottom[i], bottom[j])) / 2
-        return bool((between & (vertical[:, 1] <= y) & (vertical[:, 3] >= y)).any())
-
-    return [pair for pair in pairs if not parted(*pair)]
+    pairs = []
+    for i in range(len(boxes)):
+        higher, lower = np.maximum(height, height[i]), np.minimum(height, height[i])
+        close = np.minimum(bottom, bottom[i]) - np.maximum(top, top[i]) >= 0.5 * lower
+        close &= (left >= left[i]) & (left - right[i] <= gap * higher) & (higher <= 2.6 * lower)
+        for j in np.nonzero(close)[0].tolist():
+            if i == j:
+                continue
+            y = (max(top[i], top[j]) + min(bottom[i], bottom[j])) / 2
+            between = (middle > right[i] - 3) & (middle < left[j] + 3)
+            if not (between & (vertical[:, 1] <= y) & (vertical[:, 3] >= y)).any():
+                pairs.append((i, j))
+    return pairs
 
 
 def _is_word_space(boxes: Boxes, i: int, j: int) -> bool:
@@ -445,25 +444,30 @@ def _adopt(parts: Boxes, area: NDArray[np.int64], member: Groups) -> Groups:
     if count < 1:
         return member
     boxes = _extent(parts, member, count)
-    left, top, right, bottom = (side[np.newaxis, :] for side in boxes.T)
-    height, width = bottom - top, right - left
-    usual = np.median(height)
-    slight = ((height < 0.65 * usual) & (width < 1.2 * usual))[0]  # groups that may be no more than a comma
-    small = np.nonzero((member < 0) | slight[member])[0]
+    heights, widths = boxes[:, 3] - boxes[:, 1], boxes[:, 2] - boxes[:, 0]
+    usual = np.median(heights)
+    slight = (heights < 0.65 * usual) & (widths < 1.2 * usual)  # groups that may be no more than a comma
+    small = np.nonzero(((member < 0) | slight[member]) & (area >= 2))[0]
     small = small[small > 0]
-    x, y, to_x, to_y = (side[:, np.newaxis] for side in parts[small].T)
-    middle = (y + to_y) / 2
-    aside = np.maximum(np.maximum(left - to_x, x - right), 0)
-    outside = np.maximum(np.maximum(top - middle, middle - bottom), 0)
-    dot = area[small][:, np.newaxis] >= np.maximum(2, 0.004 * height**2)
-    bullet = (area[small][:, np.newaxis] >= 0.02 * height**2) & (middle > top) & (middle < bottom)
-    fits = dot & (to_y - y <= 1.3 * height) & (outside <= 0.3 * height) & ~slight
-    fits &= (aside <= 0.7 * height) | (bullet & (aside <= 1.6 * height))
-    distance = np.where(fits, aside + 2 * outside, np.inf)
-    nearest = distance.argmin(axis=1)
-    adopted = np.isfinite(distance[np.arange(len(small)), nearest])
+    middle = (parts[small, 1] + parts[small, 3]) / 2
+    order = middle.argsort()
+    small, middle = small[order], middle[order]
+    best = np.full(len(small), np.inf)
     result = member.copy()
-    result[small[adopted]] = nearest[adopted]
+    for number in np.nonzero(~slight)[0].tolist():
+        left, top, right, bottom = boxes[number].tolist()
+        height = bottom - top
+        near = slice(*np.searchsorted(middle, (top - 0.3 * height, bottom + 0.3 * height)))
+        x, y, to_x, to_y = parts[small[near]].T
+        aside = np.maximum(np.maximum(left - to_x, x - right), 0)
+        outside = np.maximum(np.maximum(top - middle[near], middle[near] - bottom), 0)
+        sizes = area[small[near]]
+        fits = (sizes >= 0.004 * height**2) & (to_y - y <= 1.3 * height)
+        fits &= (aside <= 0.7 * height) | ((sizes >= 0.02 * height**2) & (outside == 0) & (aside <= 1.6 * height))
+        distance = np.where(fits, aside + 2 * outside, np.inf)
+        nearer = distance < best[near]
+        best[near] = np.where(nearer, distance, best[near])
+        result[small[near][nearer]] = number
     return result
 
 
