@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import cv2
 import numpy as np
 
@@ -42,9 +40,10 @@ def add_spaces(line: Line, crop: Image) -> Line:
     if not added:
         return line
     characters: list[Character] = []
-    for i, (character, following) in enumerate(pairwise((*line.characters, None))):
+    for i, character in enumerate(line.characters):
         characters.append(character)
-        if i in added and following is not None and _parts_words(character.text) and _parts_words(following.text):
+        following = line.characters[min(i + 1, len(line.characters) - 1)]
+        if i in added and _parts_words(character.text) and _parts_words(following.text):
             start, end = added[i]
             box = (start, character.box[1], end, character.box[3])
             characters.append(Character(" ", min(character.confidence, following.confidence), box))
@@ -55,7 +54,7 @@ def add_spaces(line: Line, crop: Image) -> Line:
 def _white(crop: Image) -> list[tuple[int, int]]:
     """First and last-but-one column of every stretch without ink, in pixels of the crop."""
     grey = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)
-    contrast = cv2.absdiff(grey, float(np.median(grey)))
+    contrast = np.abs(grey.astype(np.int16) - int(np.median(grey)))
     level = max(24.0, 0.3 * float(contrast.max()))
     drawn = np.concatenate([[True], (contrast > level).any(axis=0), [True]])
     edges = np.nonzero(np.diff(drawn.astype(np.int8)))[0].tolist()
