@@ -201,13 +201,7 @@ def test_sigterm_under_load_loses_nothing_that_was_taken(bar_model, tmp_path):
                 try:
                     answered.append(read(image).text)
                 except ServerError as error:
-                    # Nobody listens any more, or the connection was closed before the server took the request.
-                    if not any(
-                        word in str(error)
-                        for word in ("refused", "Connect", "reset", "GOAWAY", "unavailable", "closed")
-                    ):
-                        lost.append(str(error))
-                    if error.status not in (None, "UNAVAILABLE"):
+                    if isinstance(error.status, int):  # an answer, but no text; else the server took nothing
                         lost.append(str(error))
                     return
 
@@ -221,10 +215,11 @@ def test_sigterm_under_load_loses_nothing_that_was_taken(bar_model, tmp_path):
         stop.set()
         for thread in threads:
             thread.join(30)
-    assert lost == [] and len(answered) >= 50 and set(answered) == {"1234567"}
+    assert lost == []
+    assert len(answered) >= 50 and set(answered) == {"1234567"}
     logged = [event for event in server.events if event["event"] == "request"]
     assert {event["status"] for event in logged} <= {200, "OK"}
-    assert len(logged) == len(answered) + 1
+    assert len(logged) == len(answered) + 1  # what the server took has come back
     assert [event["event"] for event in server.events][-2:] == ["stopping", "stopped"] or server.events[-1][
         "event"
     ] == "stopped"
