@@ -24,10 +24,30 @@ def english():
     return crnn.load("en")
 
 
+@pytest.fixture(scope="module")
+def chinese():
+    return crnn.load("zh")
+
+
 def test_the_examples_are_read(english):
     read = [english.read(EXAMPLES / f"test_0{number}.jpg").text.lower() for number in (1, 2, 3)]
     assert read[:2] == ["creditworthiness", "massaging"]
     assert edit_distance(read[2], "pilasters") <= 1  # one is still wrong: docs/experiments.md
+
+
+def test_the_chinese_examples_are_read(chinese):
+    read = [chinese.read(EXAMPLES / f"test_0{number}.jpg").text for number in (4, 5, 6)]
+    assert read[0] == "计划悬而未决。发卡量"
+    assert edit_distance(read[1], "反动派的反抗全被镇服") <= 2  # the shadow behind its end: docs/experiments.md
+    assert read[2] == "高佬”伊布下半场开场"
+
+
+def test_the_chinese_pages_are_read(chinese):
+    for name in ("test_pdf", "test_pdf_2"):
+        page = crnn.PageReader(chinese).read(EXAMPLES / f"{name}.png")[0]
+        truth = (EXAMPLES / f"{name}.txt").read_text("utf-8")
+        wanted, got = ("".join(text.split()) for text in (truth, page.text))
+        assert edit_distance(got, wanted) <= 0.04 * len(wanted)
 
 
 def test_a_crop_reads_the_same_alone_in_a_batch_and_in_any_order(english):
@@ -69,7 +89,7 @@ def test_clean_print_is_read_whole(english):
 
 def test_every_bundled_model_is_whole_and_described():
     described = {model["name"]: model for model in pretrained.describe()}
-    assert "en" in described
+    assert {"en", "zh"} <= described.keys()
     for name, model in described.items():
         assert pretrained.find_model(name).is_dir()
         assert model["megabytes"] < 20 and model["scores"]
