@@ -87,18 +87,17 @@ def export_openvino(folder: str | Path, out: str | Path, precision: str = "fp32"
     The card is in the file's rt_info, too. ModelError when logits or texts differ from ours; nothing is written then.
     """
     import openvino
-    from openvino.frontend import FrontEndManager
 
     with rounded(folder, precision) as source, _whole(Path(out)) as place:
         model, card = checkpoint.load(source)
-        frontend = FrontEndManager().load_by_framework("onnx")
         file = export_onnx(source, place / "model.onnx")
-        converted = frontend.convert(frontend.load(str(file)))
+        core = openvino.Core()
+        converted = core.read_model(file)
         converted.set_rt_info(card.to_json(), ["framework", CARD])
         openvino.save_model(converted, place / "model.xml", compress_to_fp16=precision == "fp16")
         file.unlink()
         (place / CARD).write_text(card.to_json() + "\n", "utf-8")
-        compiled = openvino.Core().compile_model(place / "model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        compiled = core.compile_model(place / "model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         _check(model, card, lambda images: compiled({0: images})[0], precision, out)
     return Path(out)
 
