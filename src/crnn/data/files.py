@@ -11,6 +11,7 @@ import shutil
 import tarfile
 import tempfile
 import zipfile
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -74,14 +75,15 @@ def walk(files: Files, folder: str = "") -> Iterator[str]:
         yield from walk(files, posixpath.join(folder, name))
 
 
-class Reopened:
+class Reopened(ABC):
     """Something with a handle that belongs to one process: after a fork or a pickle it is opened again."""
 
     _handle: Any = None
     _process = 0
 
+    @abstractmethod
     def _open(self) -> Any:
-        raise NotImplementedError
+        """The handle, opened in this process."""
 
     @property
     def handle(self) -> Any:
@@ -153,8 +155,8 @@ class _Archive(Reopened):
         folder, _, name = posixpath.normpath(path).rpartition("/")
         return name in self.folders.get(folder, (set(),))[0]
 
-    def read(self, path: str) -> bytes:
-        raise NotImplementedError
+    @abstractmethod
+    def read(self, path: str) -> bytes: ...
 
     def local(self, path: str) -> Path:
         target = _scratch(self.archive) / path
