@@ -36,7 +36,7 @@ class _Window:
 
     since: float = field(default_factory=time.monotonic)
     crops: int = 0
-    busy: float = 0.0  # seconds in steps; the rest was waiting for data
+    waited: float = 0.0  # seconds
     losses: list[float] = field(default_factory=list)
 
     def rates(self) -> dict[str, float]:
@@ -44,7 +44,7 @@ class _Window:
         return {
             "loss": float(np.mean(self.losses)) if self.losses else float("nan"),
             "crops_per_second": self.crops / seconds,
-            "waiting": max(0.0, 1 - self.busy / seconds),
+            "waiting": self.waited / seconds,
         }
 
 
@@ -57,7 +57,8 @@ class Progress(Callback):
         self.journal, self.log_every = journal, every
         self.terminal = sys.stderr.isatty()
         self.every = 1.0 if self.terminal else 20.0  # seconds
-        self.began = self.started = time.monotonic()
+        self.started = time.monotonic()
+        self.waited = 0.0  # of learner.waited, what is in the windows
         self.step = -1
         self.told: set[str] = set()
 
@@ -69,13 +70,11 @@ class Progress(Callback):
     def _reset(self) -> None:
         self.line, self.entry = _Window(), _Window()
 
-    def on_train_batch_start(self, trainer: Trainer, learner: LightningModule, batch: Batch, index: int) -> None:
-        self.began = time.monotonic()
-
     def on_train_batch_end(self, trainer: Trainer, learner: Any, outputs: Any, batch: Batch, index: int) -> None:
         now = time.monotonic()
+        waited, self.waited = learner.waited - self.waited, learner.waited
         for window in (self.line, self.entry):
-            window.busy += now - self.began
+            window.waited += waited
             window.crops += len(batch) * trainer.world_size
             # Lightning divides the loss by the batches of an update.
             window.losses.append(float(outputs["loss"]) * trainer.accumulate_grad_batches)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -57,6 +58,7 @@ class Learner(LightningModule):
         self._data = _Shared(parts, valid)
         self.ranks = ranks
         self.last: Batch | None = None  # the batch of the step under way
+        self.waited = 0.0  # seconds, for data
         self.blank = self.norm = float("nan")  # part of the columns read as blank; length of the last gradient
         for stage in config.freeze:
             getattr(model, stage).requires_grad_(False)
@@ -261,7 +263,10 @@ class _Phased:
             batches = iter(Batches(mixture, step - begin, config.workers))
             while step < end:
                 for _ in mine:
-                    yield next(batches)
+                    began = time.monotonic()
+                    batch = next(batches)
+                    learner.waited += time.monotonic() - began
+                    yield batch
                 step += 1
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import string
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -68,7 +69,7 @@ class Corpus:
             raise DataError(
                 "synth: the kind 'text' needs running text; give --corpus a file with lines of several words"
             )
-        self._symbols = charset.characters.replace(" ", "")
+        self._symbols = "".join(c for c in charset.characters if c != " " and not _looks_like_another(c, charset))
         self._kinds = [makers[kind] for kind in mix]
         self._weights = list(mix.values())
         self.max_length = max_length
@@ -192,6 +193,14 @@ class Corpus:
     def _characters(self, rng: random.Random) -> str:
         # Charsets of thousands: a line of any of them is a dozen rare ones for the price of one crop.
         return "".join(rng.choice(self._symbols) for _ in range(rng.randint(2, self.max_length)))
+
+
+def _looks_like_another(character: str, charset: Charset) -> bool:
+    """Full-width and small forms and the like: by itself nobody could tell such a character from the plain one. The
+    punctuation of running text is told by the room around it."""
+    form, _, plain = unicodedata.decomposition(character).rpartition(" ")
+    alike = form in ("<wide>", "<small>", "<compat>") and chr(int(plain, 16)) in charset.characters
+    return alike and character not in "，：；！？（）"
 
 
 def _recase(word: str, rng: random.Random) -> str:

@@ -73,6 +73,18 @@ def surface(shape: tuple[int, int], rng: random.Random) -> np.ndarray:
     )
 
 
+def shadow(shape: tuple[int, int], rng: random.Random) -> np.ndarray:
+    """The edge of a shadow or of the page's curve across the crop: what light is left, float32 (H, W, 1) up to 1."""
+    height, width = shape
+    x, y = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)
+    edge = rng.uniform(0, width) + (y[:, None] - height / 2) * rng.uniform(-1, 1)
+    soft = height * rng.uniform(0.03, 1.5)
+    cover = np.clip((x[None, :] - edge) / soft + 0.5, 0, 1)
+    if rng.random() < 0.4:
+        cover = 1 - cover
+    return (1 - rng.uniform(0.08, 0.5) * cover)[..., None].astype(np.float32)
+
+
 def luminance(colour: np.ndarray) -> float:
     return float(colour[0] * 0.299 + colour[1] * 0.587 + colour[2] * 0.114)
 

@@ -113,8 +113,9 @@ def random_margins(rng: random.Random, low: float, high: float) -> tuple[float, 
     return rng.uniform(low, high), rng.uniform(low, high), rng.uniform(low, high), rng.uniform(low, high)
 
 
-def random_pose(rng: random.Random, strength: float) -> Pose:
-    """strength 0 is a flat-bed scan, 1 a hand-held photograph."""
+def random_pose(rng: random.Random, strength: float, narrowest: float = 0.42) -> Pose:
+    """strength 0 is a flat-bed scan, 1 a hand-held photograph; narrowest: the least width over height, relative to the
+    face's own."""
     tilted = rng.random() < 0.2 * strength
     rotation = rng.gauss(0, 0.16 if tilted else 0.03) * strength + rng.gauss(0, 0.004)
     shear = rng.gauss(0, 0.18) * strength if rng.random() < 0.5 else 0.0
@@ -122,11 +123,11 @@ def random_pose(rng: random.Random, strength: float) -> Pose:
     stretch = math.exp(rng.gauss(-0.15, 0.28))  # signs are set in narrower faces than books
     loose = 0.25 if rng.random() < 0.3 else 0.08
     return Pose(
-        stretch=min(1.7, max(0.42, stretch)),
+        stretch=min(1.7, max(narrowest, stretch)),
         shear=shear,
         rotation=max(-0.5, min(0.5, rotation)),
         perspective=tuple(rng.uniform(-jitter, jitter) for _ in range(8)) if jitter else (0.0,) * 8,
-        margins=random_margins(rng, -0.04, loose),
+        margins=random_margins(rng, -0.03, loose),
     )
 
 
