@@ -33,7 +33,7 @@ class SynthConfig:
     fonts: tuple[str, ...] = ()  # folders or files; empty takes the system's
     corpus: tuple[str, ...] = ()  # text files; empty takes frequent English words
     mix: dict[str, float] = field(default_factory=dict)  # kinds of strings, see synth/corpus.py
-    looks: dict[str, float] = field(default_factory=dict)  # see synth/generate.py
+    looks: dict[str, float] = field(default_factory=dict)  # photo, document, scan, screen: see synth/looks.py
     max_length: int = 40  # characters
     smallest: int = 10  # pixels of height of a crop, before it is scaled to the model's
     replay: bool = False  # draw only characters that the model in `init` knows, so that it does not forget them

@@ -21,7 +21,7 @@ from crnn.synth.fonts import Face, find_faces
 from crnn.synth.looks import LOOKS
 
 # How often each look is drawn; presets override it.
-DEFAULT_LOOKS = {"photo": 0.64, "scan": 0.24, "screen": 0.12}
+DEFAULT_LOOKS = {"photo": 0.56, "document": 0.12, "scan": 0.20, "screen": 0.12}
 LATIN_BESIDE = 0.4  # of the texts in two scripts, how many have their Latin letters in a face of their own
 CHUNK = 100  # crops that a process renders and hands over together
 

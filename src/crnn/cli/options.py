@@ -1,0 +1,94 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from crnn.cli.terminal import complain
+
+
+class Engine(StrEnum):  # the names of crnn.runtime.ENGINES, without loading it
+    openvino = "openvino"
+    onnxruntime = "onnxruntime"
+    torch = "torch"
+
+
+class Multiply(StrEnum):  # crnn.runtime.PRECISIONS
+    fp32 = "fp32"
+    bf16 = "bf16"
+    int8 = "int8"
+
+
+class Device(StrEnum):  # crnn.runtime.DEVICES
+    cpu = "cpu"
+    cuda = "cuda"
+    coreml = "coreml"
+
+
+EngineOption = Annotated[Engine, typer.Option("--engine", help="What computes.")]
+PrecisionOption = Annotated[
+    Multiply | None, typer.Option("--precision", help="Of the multiplications; else the quickest the processor has.")
+]
+Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Cores that compute; else all.")]
+DeviceOption = Annotated[Device, typer.Option("--device", help="Where: cuda and coreml need --engine onnxruntime.")]
+
+Model = Annotated[str, typer.Option("--model", "-m", help="Bundled model, model folder or model.onnx.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+
+class Decoder(StrEnum):  # the names of crnn.decoding.DECODERS
+    greedy = "greedy"
+    beam = "beam"
+    lexicon = "lexicon"
+    lexicon_soft = "lexicon-soft"
+
+
+Decoding = Annotated[
+    Decoder | None,
+    typer.Option(
+        "--decoder", help="lexicon: listed words only; lexicon-soft: rather. Else greedy, or what the rest asks for."
+    ),
+]
+Lexicon = Annotated[
+    str | None, typer.Option("--lexicon", help="Words to choose from: a file with one a line, or a bundled language.")
+]
+Allow = Annotated[str | None, typer.Option("--allow", help="Read these characters only, such as 0-9A-Z.")]
+Pattern = Annotated[str | None, typer.Option("--pattern", help="Regular expression that every text has to match.")]
+LanguageModel = Annotated[
+    str | None, typer.Option("--language-model", help="File of crnn language-model, or a bundled one, for the beam.")
+]
+Width = Annotated[int | None, typer.Option("--width", min=1, help="Of the beam.")]
+SplitWords = Annotated[
+    str | None, typer.Option("--split-words", help="Part run-together words: bundled language or file of words.")
+]
+
+
+def open_reader(
+    model: str,
+    engine: Engine,
+    precision: Multiply | None,
+    threads: int | None,
+    device: Device,
+    decoder: Decoder | None,
+    **decoding: Any,
+) -> Any:
+    import warnings
+
+    from crnn import recognizer
+    from crnn.errors import EngineWarning
+
+    with warnings.catch_warnings(record=True, category=EngineWarning) as said:
+        warnings.simplefilter("always", EngineWarning)
+        reader = recognizer.load(
+            model, engine.value, precision=precision and precision.value, threads=threads, device=device.value,
+            decoder=decoder and decoder.value, **decoding,
+        )  # fmt: skip
+    for each in said:
+        complain(str(each.message))
+    if (lexicon := reader.decoder.lexicon) and lexicon.left_out:
+        complain(f"{len(lexicon.left_out)} words of the lexicon have characters that the model does not know, such as "
+                 f"{lexicon.left_out[0]!r}: these are not read")  # fmt: skip
+    return reader

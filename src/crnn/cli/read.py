@@ -1,0 +1,230 @@
+"""crnn read, crnn read-page."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from crnn.cli.options import (
+    Allow,
+    Decoding,
+    Device,
+    DeviceOption,
+    Engine,
+    EngineOption,
+    Json,
+    LanguageModel,
+    Lexicon,
+    Model,
+    Pattern,
+    PrecisionOption,
+    SplitWords,
+    Threads,
+    Width,
+    open_reader,
+)
+from crnn.cli.program import app
+from crnn.cli.terminal import bar, bars, complain, only_our_stderr, print_json
+from crnn.document import Line
+from crnn.errors import ConfigError, CrnnError
+
+_SHOWN = 200  # images that --show draws at most
+
+
+@app.command()
+def read(
+    images: Annotated[
+        list[str],
+        typer.Argument(metavar="IMAGE|DIR", help="Images of one word or line each; with --output also globs, URLs."),
+    ],
+    model: Model = "en",
+    as_json: Json = False,
+    output: Annotated[
+        str | None,
+        typer.Option("--output", "-o", metavar="OUT", help="Read any number into OUT.parquet or OUT.jsonl, a folder."),
+    ] = None,
+    boxes: Annotated[bool, typer.Option("--boxes", help="With --output: every character and its place.")] = False,
+    jobs: Annotated[int | None, typer.Option(min=1, help="With --output: processes, or actors on a cluster.")] = None,
+    ray: Annotated[
+        str | None, typer.Option(metavar="ADDRESS|auto", help="With --output: read on this Ray cluster.")
+    ] = None,
+    min_confidence: Annotated[
+        float, typer.Option(min=0, max=1, help="Leave out what was read with less confidence than this.")
+    ] = 0.0,
+    show: Annotated[
+        Path | None, typer.Option(help="Draw the images with a box around every character into this picture.")
+    ] = None,
+    decoder: Decoding = None,
+    lexicon: Lexicon = None,
+    allow: Allow = None,
+    pattern: Pattern = None,
+    language_model: LanguageModel = None,
+    width: Width = None,
+    split_words: SplitWords = None,
+    engine: EngineOption = Engine.openvino,
+    precision: PrecisionOption = None,
+    threads: Threads = None,
+    device: DeviceOption = Device.cpu,
+) -> None:
+    """Read words and lines: the text of one image, or PATH<TAB>TEXT a line for several or a directory.
+
+    With --json, one object a line: path, text, confidence, characters. An image that cannot be read is named on stderr,
+    the rest is read, and the exit status is 1. With --output, the same command again goes on where it was interrupted.
+    """
+    if output:
+        _read_all(
+            images, output, as_json, model=model, boxes=boxes, jobs=jobs, ray=ray, engine=engine.value,
+            precision=precision and precision.value, threads=threads, device=device.value,
+            decoder=decoder and decoder.value, lexicon=lexicon, allow=allow, pattern=pattern,
+            language_model=language_model, width=width, split_words=split_words,
+        )  # fmt: skip
+        return
+    if boxes or jobs or ray:
+        raise ConfigError("--boxes, --jobs and --ray need --output: where to write OUT.parquet or OUT.jsonl")
+    from crnn import image
+    from crnn.show import draw, save_sheet
+
+    failed = False
+    pictures: list[Any] = []
+    with only_our_stderr():
+        paths = []
+        for path in map(Path, images):
+            found = image.find(path) if path.is_dir() else [path]
+            if not found:
+                complain(f"{path} has no images in it: files whose names end in {', '.join(image.SUFFIXES)}")
+                failed = True
+            paths += found
+        alone = len(images) == 1 and not Path(images[0]).is_dir()
+        if not paths:
+            raise typer.Exit(1)
+        reader = open_reader(
+            model, engine, precision, threads, device, decoder,
+            lexicon=lexicon, allow=allow, pattern=pattern, language_model=language_model, width=width,
+            split_words=split_words,
+        )  # fmt: skip
+        for _, line in bar(reader.read_many(paths), "Reading", len(paths)):
+            if isinstance(line, CrnnError):
+                complain(line)
+                failed = True
+            elif line.confidence < min_confidence:
+                continue
+            elif as_json:
+                print_json(line.to_dict())
+            else:
+                print(line.text if alone else f"{line.path}\t{line.text}", flush=True)
+            if show and isinstance(line, Line) and len(pictures) < _SHOWN:
+                pictures.append(draw(image.load(line.path), line))
+        if show:
+            save_sheet(show, pictures)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _read_all(images: list[str], output: str, as_json: bool, **options: Any) -> None:
+    from crnn import bulk
+
+    with only_our_stderr(), bars() as progress:
+        done = bulk.read_all(images, output, progress=progress, **options)
+        for failure in done.failures:
+            complain(failure)
+    if as_json:
+        print_json(done.to_dict())
+    else:
+        print(f"{output}: {done.images} images in {done.parts} parts, {done.read} read now, "
+              f"{len(done.failures)} of them unreadable")  # fmt: skip
+    if done.failures:
+        raise typer.Exit(1)
+
+
+class _PageFormat(StrEnum):  # the names of crnn.page.formats.FORMATS, and pdf, without loading them
+    text = "text"
+    json = "json"
+    markdown = "markdown"
+    hocr = "hocr"
+    alto = "alto"
+    pdf = "pdf"
+
+
+class _Detector(StrEnum):  # the names of crnn.page.reader.DETECTORS
+    lines = "lines"
+    db = "db"
+
+
+class _TextLayer(StrEnum):  # the names of crnn.page.reader.TEXT_LAYERS
+    ignore = "ignore"
+    keep = "keep"
+
+
+_PAGES_SHOWN = 20  # that --show draws at most
+
+
+@app.command("read-page")
+def read_page(
+    documents: Annotated[list[Path], typer.Argument(metavar="IMAGE|PDF|DIR", help="Scans, screenshots, PDF, TIFF.")],
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="auto (each line by the surest), bundled model, folder or model.onnx.")
+    ] = "auto",
+    format: Annotated[_PageFormat, typer.Option("--format", "-f", help="What is written.")] = _PageFormat.text,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File for one document, folder for more; else stdout.")
+    ] = None,
+    detector: Annotated[
+        _Detector, typer.Option(help="lines: documents and screenshots; db: photographs and scenes (crnn[detect]).")
+    ] = _Detector.lines,
+    pages: Annotated[str | None, typer.Option(metavar="1-3,7", help="Pages to read of every document.")] = None,
+    password: Annotated[str | None, typer.Option(help="Of encrypted PDF files.")] = None,
+    dpi: Annotated[float, typer.Option(min=36, max=1200, help="At which PDF pages are drawn.")] = 300,
+    text_layer: Annotated[
+        _TextLayer, typer.Option(help="keep: take the text of PDF pages that have it from the file.")
+    ] = _TextLayer.ignore,
+    min_confidence: Annotated[float, typer.Option(min=0, max=1, help="Leave out lines read with less.")] = 0.0,
+    show: Annotated[Path | None, typer.Option(help="Draw the pages and what was read into this picture.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that share the documents.")] = 1,
+    decoder: Decoding = None,
+    lexicon: Lexicon = None,
+    language_model: LanguageModel = None,
+    split_words: SplitWords = None,
+    engine: Annotated[Engine, typer.Option(help="What computes.")] = Engine.openvino,
+) -> None:
+    """Read whole pages: lines are found, read and put in order, paragraphs and indents kept.
+
+    With a folder as --output, documents that were written there before are left out, so the same command continues
+    interrupted work. What cannot be read is named on stderr, the rest is read, and the exit status is 1.
+    """
+    from crnn.page import batch
+    from crnn.show import draw_page, save_sheet
+
+    pictures: list[Any] = []
+
+    def watch(page: Any, pixels: Any) -> None:
+        if len(pictures) < _PAGES_SHOWN:
+            pictures.append(draw_page(pixels, page))
+
+    failed = False
+    reading = {
+        "model": model, "engine": engine.value, "detector": detector.value, "dpi": dpi, "password": password,
+        "min_confidence": min_confidence,
+        "text_layer": text_layer.value, "decoder": decoder and decoder.value, "lexicon": lexicon,
+        "language_model": language_model, "split_words": split_words,
+    }  # fmt: skip
+    with only_our_stderr(), bars() as progress:
+        jobs = batch.plan(documents, output, format.value)
+        if not jobs:
+            complain(f"{documents[0]} has no documents in it: images and PDF files")
+            raise typer.Exit(1)
+        outcomes = batch.read_documents(
+            jobs, format.value, reading, batch.parse_pages(pages), workers, progress, watch if show else None
+        )
+        for outcome in outcomes:
+            for problem in outcome.problems:
+                complain(problem)
+            failed = failed or bool(outcome.problems)
+        if done := sum(job.done for job in jobs):
+            complain(f"{done} of {len(jobs)} documents were there already and not read again")
+        if show:
+            save_sheet(show, pictures)
+    if failed:
+        raise typer.Exit(1)
