@@ -31,13 +31,13 @@ dpkg -L "${packages[@]}" | grep -iE '\.(ttf|otf)$' | while read -r face; do
 done
 [[ -d $run-text ]] || "$python" runs/chinese.py "$data/text" "$run-text"
 
-# "all": every look; "document": dark on light, as scanned.
+# "all": every look of the preset; "document": clean pages.
 valid() { # NAME COUNT [LOOKS]
     [[ -f $run-$1/labels.tsv ]] || "$crnn" synth "$run-$1" --preset zh ${3:+--set "$3"} --count "$2" --seed 77 \
         --corpus "$run-text/words.txt" --corpus "$run-text/valid.txt" "${unseen[@]/#/--fonts=}"
 }
 valid all 5000
-valid document 2500 'synth.looks={ scan = 1.0 }'
+valid document 2500 'synth.looks={ document = 1.0 }'
 
 {
     echo "train = ["
