@@ -78,7 +78,7 @@ def _photo(text: str, face: Face, rng: random.Random, smallest: int) -> tuple[np
     if outlined or hollow:
         layers.append(effects.thicken(mask, max(2, int(size * rng.uniform(0.05, 0.3)))))
     stacked = np.stack(layers, -1) if len(layers) > 1 else mask
-    placed, boxes = place(stacked, drawing.boxes, random_pose(rng, 1.0, 0.42 / _coarse(smallest)), height, 40 * height)
+    placed, boxes = place(stacked, drawing.boxes, random_pose(rng, 1.0, 0.36 / _coarse(smallest)), height, 40 * height)
     ink, ground_colour = edge, _ = effects.random_colours(rng)
     if outlined:  # it is the edge that stands out from the surface; the ink only has to stand out from the edge
         while abs(effects.luminance(edge) - effects.luminance(ink)) < 45:
@@ -158,7 +158,7 @@ def _scan(text: str, face: Face, rng: random.Random, smallest: int) -> tuple[np.
     if rng.random() < 0.2 and min(mask.shape) > 24:
         mask = effects.thicken(mask, 1)
     coarse = _coarse(smallest)
-    pose = random_pose(rng, 0.12, 0.42 / coarse)
+    pose = random_pose(rng, 0.12, 0.36 / coarse)
     if rng.random() < 0.5:  # boxes of forms are often cut generously
         pose = replace(pose, margins=_loose(random_margins(rng, -0.02, 0.35), rng))
     placed, boxes = place(mask, drawing.boxes, pose, height, 40 * height)

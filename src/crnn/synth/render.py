@@ -113,20 +113,28 @@ def random_margins(rng: random.Random, low: float, high: float) -> tuple[float, 
     return rng.uniform(low, high), rng.uniform(low, high), rng.uniform(low, high), rng.uniform(low, high)
 
 
-def random_pose(rng: random.Random, strength: float, narrowest: float = 0.42) -> Pose:
+def random_pose(rng: random.Random, strength: float, narrowest: float = 0.36) -> Pose:
     """strength 0 is a flat-bed scan, 1 a hand-held photograph; narrowest: the least width over height, relative to the
     face's own."""
     tilted = rng.random() < 0.2 * strength
     rotation = rng.gauss(0, 0.16 if tilted else 0.03) * strength + rng.gauss(0, 0.004)
     shear = rng.gauss(0, 0.18) * strength if rng.random() < 0.5 else 0.0
     jitter = 0.12 * strength if rng.random() < 0.5 else 0.0
+    corners = [rng.uniform(-jitter, jitter) for _ in range(8)] if jitter else [0.0] * 8
+    if rng.random() < 0.15 * strength:  # from the side: one end further away, the line running up or down to it
+        drop, smaller = rng.uniform(-0.7, 0.7), rng.uniform(0.0, 0.3)
+        right = rng.random() < 0.5
+        corners[3 if right else 1] += drop + smaller / 2
+        corners[5 if right else 7] += drop - smaller / 2
     stretch = math.exp(rng.gauss(-0.15, 0.28))  # signs are set in narrower faces than books
+    if rng.random() < 0.12 * strength:
+        stretch *= rng.uniform(0.55, 0.9)
     loose = 0.25 if rng.random() < 0.3 else 0.08
     return Pose(
         stretch=min(1.7, max(narrowest, stretch)),
         shear=shear,
         rotation=max(-0.5, min(0.5, rotation)),
-        perspective=tuple(rng.uniform(-jitter, jitter) for _ in range(8)) if jitter else (0.0,) * 8,
+        perspective=tuple(corners),
         margins=random_margins(rng, -0.03, loose),
     )
 
