@@ -327,14 +327,17 @@ def _emissions(log_probs: NDArray[Any], extended: NDArray[np.int64]) -> NDArray[
 def _sum_alignments(emitted: NDArray[Any], skips: NDArray[np.bool_], ends: NDArray[np.int64]) -> NDArray[np.float64]:
     """Logarithm of the probability summed over all ways through the states; `emitted` (T, N, S) are probabilities."""
     emitted = emitted * (np.arange(skips.shape[1]) <= ends[:, np.newaxis])  # a longer neighbour must change nothing
-    alpha = np.zeros(skips.shape)
+    over = skips.astype(np.float64)
+    padded = np.zeros((len(ends), skips.shape[1] + 2))  # two states of nothing before the first
+    alpha, before, two_before = padded[:, 2:], padded[:, 1:-1], padded[:, :-2]
     alpha[:, 0] = 1.0  # before the first column, as after a blank
+    moved = np.empty(skips.shape)
     scale = np.zeros(len(ends))
     for t, columns in enumerate(emitted):
-        moved = alpha.copy()
-        moved[:, 1:] += alpha[:, :-1]
-        moved[:, 2:] += alpha[:, :-2] * skips[:, 2:]
-        alpha = moved * columns
+        np.multiply(two_before, over, out=moved)
+        moved += before
+        moved += alpha
+        np.multiply(moved, columns, out=alpha)
         if t % 4 == 3 and (low := alpha.max(axis=1)).min() < 1e-100:  # long lines would underflow
             low[(low == 0) | (low >= 1e-100)] = 1.0
             alpha /= low[:, np.newaxis]

@@ -83,9 +83,9 @@ class Recognizer:
         self._pool: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
 
-    def read(self, source: ImageSource) -> Line:
-        """Read one image: a path, encoded bytes, a PIL image or a numpy array."""
-        return self.read_crops([self.crop(source)])[0]
+    def read(self, source: ImageSource, characters: bool = True) -> Line:
+        """Read one image: a path, encoded bytes, a PIL image or a numpy array; `characters` as for `read_many`."""
+        return self.read_crops([self.crop(source)], characters)[0]
 
     def read_batch(self, sources: Iterable[ImageSource]) -> list[Line]:
         """Read many, in their order; each answer is the one that `read` gives. The first bad image raises its error."""

@@ -105,7 +105,7 @@ def read(
             lexicon=lexicon, allow=allow, pattern=pattern, language_model=language_model, width=width,
             split_words=split_words,
         )  # fmt: skip
-        for _, line in bar(reader.read_many(paths), "Reading", len(paths)):
+        for _, line in bar(reader.read_many(paths, characters=as_json or bool(show)), "Reading", len(paths)):
             if isinstance(line, CrnnError):
                 complain(line)
                 failed = True
