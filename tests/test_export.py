@@ -147,6 +147,18 @@ def test_a_savedmodel_reads_what_the_model_reads(folder, tmp_path):
         signatures["serving_default"](input_tensor=tf.zeros([1, 32, 2052, 3]))
 
 
+@pytest.mark.parametrize(("size", "wanted"), [((20, 51), (32, 82)), ((31, 83), (32, 86)), ((1, 3), (32, 96))])
+def test_small_images_are_enlarged_in_tensorflow_as_everywhere(size, wanted):
+    import tensorflow as tf
+
+    from crnn.savedmodel import enlarge
+
+    pixels = np.random.default_rng(0).integers(0, 256, size).astype(np.uint8)
+    known = cv2.resize(pixels, wanted[::-1], interpolation=cv2.INTER_CUBIC)
+    levels = tf.round(enlarge(tf.constant(pixels[..., np.newaxis], tf.float32), *wanted)).numpy()[..., 0]
+    assert abs(levels - known).max() <= 1
+
+
 def test_the_network_of_the_paper_as_a_savedmodel(tmp_path):
     from crnn.savedmodel import export_savedmodel
 

@@ -115,7 +115,8 @@ def prepare(image: Image, preprocessing: Preprocessing) -> Image:
             f"{preprocessing.max_width}: cut it into lines and words, or use read-page"
         )
     pixels = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) if preprocessing.channels == 1 else image
-    pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA if height < rows else cv2.INTER_LINEAR)
+    # Enlarging little is the rule, and there a linear filter blurs every few pixels.
+    pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA if height < rows else cv2.INTER_CUBIC)
     return np.asarray(pixels, np.uint8).reshape(height, width, preprocessing.channels)
 
 

@@ -36,6 +36,7 @@ from crnn.runtime import open_engine
 
 Layer: TypeAlias = Callable[[Any], Any]
 
+_SHARP = -0.75  # of OpenCV's cubic filter
 _GREY = (9798, 19235, 3735)  # of red, green and blue in 2**15, as OpenCV has them
 _CONFIDENCE = 1e-3  # by which TensorFlow's may differ
 
@@ -168,9 +169,12 @@ class _Graph(tf.Module):
         rows, columns = tf.shape(pixels)[0], tf.shape(pixels)[1]
         width = tf.cast(tf.round(tf.cast(columns * height, tf.float64) / tf.cast(rows, tf.float64)), tf.int32)
         width = tf.maximum(self._preprocessing.stride, width)
-        smaller = tf.image.resize(levels, [height, width], "area")
-        larger = tf.image.resize(levels, [height, width], "bilinear")
-        return tf.round(tf.where(rows > height, smaller, larger)[0])
+        resized = tf.cond(
+            rows > height,
+            lambda: tf.image.resize(levels, [height, width], "area")[0],
+            lambda: enlarge(levels[0], height, width),
+        )
+        return tf.round(resized)
 
     def _over_white(self, pixels: Any) -> Any:
         """RGBA → RGB as int32."""
@@ -301,6 +305,25 @@ class _Graph(tf.Module):
             ).h  # fmt: skip
 
         return run
+
+
+def enlarge(levels: Any, height: Any, width: Any) -> Any:
+    """Levels float32 (h, w, channels) → (height, width, channels) by OpenCV's cubic filter, not TensorFlow's own."""
+    rows, columns = tf.shape(levels)[0], tf.shape(levels)[1]
+    taller = tf.einsum("ih,hwc->iwc", _cubic(rows, height), levels)
+    return tf.clip_by_value(tf.einsum("jw,iwc->ijc", _cubic(columns, width), taller), 0.0, 255.0)
+
+
+def _cubic(size: Any, wanted: Any) -> Any:
+    """What each of `size` pixels adds to each of `wanted` (wanted, size)."""
+    centres = (tf.range(wanted, dtype=tf.float32) + 0.5) * tf.cast(size / wanted, tf.float32) - 0.5
+    taps = tf.floor(centres)[:, tf.newaxis] + tf.range(-1.0, 3.0)  # (wanted, 4)
+    away = tf.abs(centres[:, tf.newaxis] - taps)
+    near = ((_SHARP + 2) * away - (_SHARP + 3)) * away**2 + 1
+    far = ((_SHARP * away - 5 * _SHARP) * away + 8 * _SHARP) * away - 4 * _SHARP
+    inside = tf.clip_by_value(tf.cast(taps, tf.int32), 0, size - 1)
+    weights = tf.where(away <= 1, near, far)
+    return tf.reduce_sum(tf.one_hot(inside, size) * weights[..., tf.newaxis], axis=1)
 
 
 def _pair(value: Any) -> tuple[int, int]:
