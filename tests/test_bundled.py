@@ -36,9 +36,7 @@ def test_the_examples_are_read(english):
 
 def test_the_chinese_examples_are_read(chinese):
     read = [chinese.read(EXAMPLES / f"test_0{number}.jpg").text for number in (4, 5, 6)]
-    assert read[0] == "计划悬而未决。发卡量"
-    assert edit_distance(read[1], "反动派的反抗全被镇服") <= 2  # the shadow behind its end: docs/experiments.md
-    assert read[2] == "高佬”伊布下半场开场"
+    assert read == ["计划悬而未决。发卡量", "反动派的反抗全被镇服", "高佬”伊布下半场开场"]
 
 
 def test_the_chinese_pages_are_read(chinese):
@@ -46,7 +44,7 @@ def test_the_chinese_pages_are_read(chinese):
         page = crnn.PageReader(chinese).read(EXAMPLES / f"{name}.png")[0]
         truth = (EXAMPLES / f"{name}.txt").read_text("utf-8")
         wanted, got = ("".join(text.split()) for text in (truth, page.text))
-        assert edit_distance(got, wanted) <= 0.04 * len(wanted)
+        assert edit_distance(got, wanted) <= 0.03 * len(wanted)
 
 
 def test_a_crop_reads_the_same_alone_in_a_batch_and_in_any_order(english):
