@@ -6,29 +6,11 @@ import sys
 from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 
-from crnn.cli.options import (
-    Allow,
-    Decoding,
-    Device,
-    DeviceOption,
-    Engine,
-    EngineOption,
-    Json,
-    LanguageModel,
-    Lexicon,
-    Model,
-    Multiply,
-    Pattern,
-    PrecisionOption,
-    SplitWords,
-    Threads,
-    Width,
-    open_reader,
-)
+from crnn.cli.options import Engine, Json, Model, Multiply, Threads, open_reader, with_reading
 from crnn.cli.program import app
 from crnn.cli.terminal import bar, complain, only_our_stderr, print_json
 from crnn.errors import ConfigError
@@ -44,6 +26,7 @@ class _Protocol(StrEnum):  # the names of crnn.metrics.PROTOCOLS
 
 
 @app.command()
+@with_reading
 def evaluate(
     sources: Annotated[
         list[str] | None, typer.Argument(metavar="SOURCE...", help="Labelled images, whatever their layout.")
@@ -60,17 +43,8 @@ def evaluate(
     compare: Annotated[
         tuple[Path, Path] | None, typer.Option(metavar="A B", help="Compare two reports instead of reading.")
     ] = None,
-    decoder: Decoding = None,
-    lexicon: Lexicon = None,
-    allow: Allow = None,
-    pattern: Pattern = None,
-    language_model: LanguageModel = None,
-    width: Width = None,
-    split_words: SplitWords = None,
-    engine: EngineOption = Engine.openvino,
-    precision: PrecisionOption = None,
-    threads: Threads = None,
-    device: DeviceOption = Device.cpu,
+    *,
+    reading: dict[str, Any],
 ) -> None:
     """Read labelled images and say how much was read right, by source and of all samples together.
 
@@ -89,11 +63,7 @@ def evaluate(
             complain(failure)
         if not opened:
             raise typer.Exit(1)
-        reader = open_reader(
-            model, engine, precision, threads, device, decoder,
-            lexicon=lexicon, allow=allow, pattern=pattern, language_model=language_model, width=width,
-            split_words=split_words,
-        )  # fmt: skip
+        reader = open_reader(model, reading)
         total = sum(len(source) for source in opened.values())
 
         def watched(readings: Iterable[_T]) -> Iterable[_T]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from enum import StrEnum
+from functools import wraps
 from typing import Annotated, Any
 
 import typer
@@ -66,15 +69,42 @@ SplitWords = Annotated[
 ]
 
 
-def open_reader(
-    model: str,
-    engine: Engine,
-    precision: Multiply | None,
-    threads: int | None,
-    device: Device,
-    decoder: Decoder | None,
-    **decoding: Any,
-) -> Any:
+def _reading(
+    decoder: Decoding = None,
+    lexicon: Lexicon = None,
+    allow: Allow = None,
+    pattern: Pattern = None,
+    language_model: LanguageModel = None,
+    width: Width = None,
+    split_words: SplitWords = None,
+    engine: EngineOption = Engine.openvino,
+    precision: PrecisionOption = None,
+    threads: Threads = None,
+    device: DeviceOption = Device.cpu,
+) -> dict[str, Any]:
+    """How it reads: what recognizer.load takes."""
+    return {
+        "decoder": decoder and decoder.value, "lexicon": lexicon, "allow": allow, "pattern": pattern,
+        "language_model": language_model, "width": width, "split_words": split_words, "engine": engine.value,
+        "precision": precision and precision.value, "threads": threads, "device": device.value,
+    }  # fmt: skip
+
+
+def with_reading(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with the options above after its own; it gets them together, as `reading`."""
+    own, shared = (inspect.signature(each, eval_str=True) for each in (command, _reading))
+
+    @wraps(command)
+    def wrapped(**given: Any) -> None:
+        command(reading=_reading(**{name: given.pop(name) for name in shared.parameters}), **given)
+
+    parameters = [each for each in own.parameters.values() if each.name != "reading"] + [*shared.parameters.values()]
+    wrapped.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]  # what typer looks at
+    wrapped.__annotations__ = {each.name: each.annotation for each in parameters}
+    return wrapped
+
+
+def open_reader(model: str, reading: dict[str, Any]) -> Any:
     import warnings
 
     from crnn import recognizer
@@ -82,10 +112,7 @@ def open_reader(
 
     with warnings.catch_warnings(record=True, category=EngineWarning) as said:
         warnings.simplefilter("always", EngineWarning)
-        reader = recognizer.load(
-            model, engine.value, precision=precision and precision.value, threads=threads, device=device.value,
-            decoder=decoder and decoder.value, **decoding,
-        )  # fmt: skip
+        reader = recognizer.load(model, **reading)
     for each in said:
         complain(str(each.message))
     if (lexicon := reader.decoder.lexicon) and lexicon.left_out:

@@ -9,22 +9,15 @@ from typing import Annotated, Any
 import typer
 
 from crnn.cli.options import (
-    Allow,
     Decoding,
-    Device,
-    DeviceOption,
     Engine,
-    EngineOption,
     Json,
     LanguageModel,
     Lexicon,
     Model,
-    Pattern,
-    PrecisionOption,
     SplitWords,
-    Threads,
-    Width,
     open_reader,
+    with_reading,
 )
 from crnn.cli.program import app
 from crnn.cli.terminal import bar, bars, complain, only_our_stderr, print_json
@@ -35,6 +28,7 @@ _SHOWN = 200  # images that --show draws at most
 
 
 @app.command()
+@with_reading
 def read(
     images: Annotated[
         list[str],
@@ -57,17 +51,8 @@ def read(
     show: Annotated[
         Path | None, typer.Option(help="Draw the images with a box around every character into this picture.")
     ] = None,
-    decoder: Decoding = None,
-    lexicon: Lexicon = None,
-    allow: Allow = None,
-    pattern: Pattern = None,
-    language_model: LanguageModel = None,
-    width: Width = None,
-    split_words: SplitWords = None,
-    engine: EngineOption = Engine.openvino,
-    precision: PrecisionOption = None,
-    threads: Threads = None,
-    device: DeviceOption = Device.cpu,
+    *,
+    reading: dict[str, Any],
 ) -> None:
     """Read words and lines: the text of one image, or PATH<TAB>TEXT a line for several or a directory.
 
@@ -75,12 +60,7 @@ def read(
     the rest is read, and the exit status is 1. With --output, the same command again goes on where it was interrupted.
     """
     if output:
-        _read_all(
-            images, output, as_json, model=model, boxes=boxes, jobs=jobs, ray=ray, engine=engine.value,
-            precision=precision and precision.value, threads=threads, device=device.value,
-            decoder=decoder and decoder.value, lexicon=lexicon, allow=allow, pattern=pattern,
-            language_model=language_model, width=width, split_words=split_words,
-        )  # fmt: skip
+        _read_all(images, output, as_json, model=model, boxes=boxes, jobs=jobs, ray=ray, **reading)
         return
     if boxes or jobs or ray:
         raise ConfigError("--boxes, --jobs and --ray need --output: where to write OUT.parquet or OUT.jsonl")
@@ -100,11 +80,7 @@ def read(
         alone = len(images) == 1 and not Path(images[0]).is_dir()
         if not paths:
             raise typer.Exit(1)
-        reader = open_reader(
-            model, engine, precision, threads, device, decoder,
-            lexicon=lexicon, allow=allow, pattern=pattern, language_model=language_model, width=width,
-            split_words=split_words,
-        )  # fmt: skip
+        reader = open_reader(model, reading)
         for _, line in bar(reader.read_many(paths, characters=as_json or bool(show)), "Reading", len(paths)):
             if isinstance(line, CrnnError):
                 complain(line)

@@ -119,6 +119,15 @@ def _photo(text: str, face: Face, rng: random.Random, smallest: int) -> tuple[np
     return augment.degrade(image, rng, _coarse(smallest), _least_rows(smallest)), boxes
 
 
+def _beside(ground: np.ndarray, letters: np.ndarray, ink: np.ndarray, rng: random.Random, often: float) -> np.ndarray:
+    """What else is printed on a page and gets into the crop: lines above and below, rules."""
+    if rng.random() < often:
+        ground = effects.paint(ground, effects.neighbour_lines(letters, rng), ink)
+    if rng.random() < often:
+        effects.rules(ground, rng, ink)
+    return ground
+
+
 def _document(text: str, face: Face, rng: random.Random, smallest: int) -> tuple[np.ndarray, np.ndarray]:
     """Pages of books and letters, printed well and scanned well, or never printed: what a page reader cuts out."""
     height = _height(rng, max(20, smallest), 48)
@@ -130,12 +139,9 @@ def _document(text: str, face: Face, rng: random.Random, smallest: int) -> tuple
     paper, ink = rng.uniform(205, 255), rng.uniform(0, 90)
     if rng.random() < 0.05:
         paper, ink = ink, paper
-    ground = np.full((*letters.shape, 3), paper, np.float32)
-    if rng.random() < 0.06:
-        ground = effects.paint(ground, effects.neighbour_lines(letters, rng), np.full(3, ink, np.float32))
-    if rng.random() < 0.06:
-        effects.rules(ground, rng, np.full(3, ink, np.float32))
-    painted = effects.paint(ground, letters, np.full(3, ink, np.float32))
+    ink_colour = np.full(3, ink, np.float32)
+    ground = _beside(np.full((*letters.shape, 3), paper, np.float32), letters, ink_colour, rng, 0.06)
+    painted = effects.paint(ground, letters, ink_colour)
     if rng.random() < 0.12:
         painted *= effects.shadow(letters.shape, rng)
     image = np.clip(painted, 0, 255).astype(np.uint8)
@@ -171,10 +177,7 @@ def _scan(text: str, face: Face, rng: random.Random, smallest: int) -> tuple[np.
     if rng.random() < 0.3:
         ground += effects.surface(shape, rng)[..., :1] * rng.uniform(0, 0.25)
     ink_colour = np.full(3, ink, np.float32)
-    if rng.random() < 0.14:
-        ground = effects.paint(ground, effects.neighbour_lines(letters, rng), ink_colour)
-    if rng.random() < 0.14:
-        effects.rules(ground, rng, ink_colour)
+    ground = _beside(ground, letters, ink_colour, rng, 0.14)
     if rng.random() < 0.25:  # worn or dotted print
         wear = augment.noise(shape, rng)[..., 0]
         if rng.random() < 0.6:
