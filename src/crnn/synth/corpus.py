@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import string
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
@@ -46,7 +47,7 @@ class Corpus:
         makers: dict[str, Callable[[random.Random], str]] = {
             "word": self._word,
             "number": _number,
-            "code": _code,
+            "code": self._code,
             "web": self._web,
             "line": self._line,
             "text": self._text,
@@ -69,6 +70,7 @@ class Corpus:
             raise DataError(
                 "synth: the kind 'text' needs running text; give --corpus a file with lines of several words"
             )
+        self._latin = [word for word in self.words if word.isascii() and word.isalpha()]
         self._symbols = "".join(c for c in charset.characters if c != " " and not _looks_like_another(c, charset))
         self._kinds = [makers[kind] for kind in mix]
         self._weights = list(mix.values())
@@ -111,7 +113,7 @@ class Corpus:
     def sample(self, rng: random.Random) -> str:
         """A non-empty string of at most `max_length` characters, without spaces at its ends, all in the charset."""
         while True:
-            text = rng.choices(self._kinds, self._weights)[0](rng)[: self.max_length].strip()
+            text = _typeset(rng.choices(self._kinds, self._weights)[0](rng), self._known)[: self.max_length].strip()
             if text and self._known.issuperset(text):
                 return text
             text = "".join(c for c in text if c in self._known).strip()
@@ -136,7 +138,7 @@ class Corpus:
         return text
 
     def _line(self, rng: random.Random) -> str:
-        make = [self._plain, self._punctuated, _number, _code]
+        make = [self._plain, self._punctuated, _number, self._code]
         count = rng.choice((2, 2, 2, 3, 3, 4, 5, 6))
         parts = [rng.choices(make, [0.66, 0.14, 0.14, 0.06])[0](rng) for _ in range(count)]
         case = rng.random()
@@ -158,16 +160,33 @@ class Corpus:
         length = rng.randint(1, self.max_length)
         text = ""
         spaced = rng.random() < 0.5  # Latin words and numbers stand off from the script or do not
+        if rng.random() < 0.04:
+            text = rng.choice("•●·◆■★→①②③") + rng.choice(("", " "))
         while len(text) < length:
-            word = self._plain(rng) if rng.random() < 0.88 else rng.choice((_number, _code))(rng)
+            word = self._plain(rng) if rng.random() < 0.88 else rng.choice((_number, self._code))(rng)
             if text and text[-1].isascii() + word[0].isascii() >= (1 if spaced else 2) and not text.endswith(" "):
                 text += " "
             text += word
             if rng.random() < 0.18:
-                text += rng.choice("，，，，，，。。。。、、、：：；！？…—·:/-.,")
+                text += rng.choice((*"，，，，，，。。。。、、、：：；！？…·/→", "——"))
             elif rng.random() < 0.06:
-                text += rng.choice(("《{}》", "（{}）", "“{}”", "({})", "[{}]", "「{}」")).format(self._plain(rng))
+                text += rng.choice(("《{}》", "（{}）", "“{}”", "[{}]", "「{}」")).format(self._plain(rng))
         return text[:length]
+
+    def _code(self, rng: random.Random) -> str:
+        if rng.random() < 0.7 or not self._latin:
+            return _letters_and_digits(rng)
+        # Names in programs and of files: readLine(), word_count, Makefile.txt
+        parts = [rng.choice(self._latin).lower() for _ in range(rng.choice((1, 1, 2, 2, 3)))]
+        form = rng.random()
+        if form < 0.3:
+            name = "_".join(parts)
+        elif form < 0.4:
+            return "_".join(parts) + rng.choice((".txt", ".py", ".cpp", ".h", ".pdf", ".jpg", ".xml", ".exe"))
+        else:
+            name = "".join(part.capitalize() for part in parts)
+            name = name if form < 0.6 else name[0].lower() + name[1:]
+        return name + rng.choice(("", "()", "();", "[0]", "::", "(1)"))
 
     def _web(self, rng: random.Random) -> str:
         one, two = (self._plain(rng).lower().strip(string.punctuation) for _ in range(2))
@@ -201,6 +220,30 @@ def _looks_like_another(character: str, charset: Charset) -> bool:
     form, _, plain = unicodedata.decomposition(character).rpartition(" ")
     alike = form in ("<wide>", "<small>", "<compat>") and chr(int(plain, 16)) in charset.characters
     return alike and character not in "，：；！？（）"
+
+
+_HAN = "[\u3400-\u9fff]"
+_WIDE = dict(zip(",.:;!?()", "，。：；！？（）", strict=True))
+_BESIDE_HAN = [
+    (re.compile(rf"\((?=[^()]*{_HAN}[^()]*\))"), "（"),
+    (re.compile(r"(?<=（)([^()]*)\)"), r"\1）"),
+    (re.compile(rf"\"(?=[^\"]*{_HAN}[^\"]*\")([^\"]*)\""), r"“\1”"),
+    (re.compile(rf"\"(?={_HAN})"), "“"),
+    (re.compile(rf"(?<={_HAN})\""), "”"),
+    (re.compile(rf"\((?={_HAN})"), "（"),
+    *((re.compile(rf"(?<={_HAN}) *{re.escape(c)}"), _WIDE[c]) for c in ",:;!?)"),
+    (re.compile(rf"(?<={_HAN}) *\.(?![0-9A-Za-z.])"), "。"),
+    (re.compile(r" *([，。：；！？（）、《》「」]) *"), r"\1"),
+]
+
+
+def _typeset(text: str, known: frozenset[str]) -> str:
+    """Marks beside Chinese as print sets them, full-width and without spaces: by its look alone nobody could tell
+    which of its two widths a mark has there."""
+    if re.search(_HAN, text) and known.issuperset(_WIDE.values()):
+        for pattern, mark in _BESIDE_HAN:
+            text = pattern.sub(mark, text)
+    return text
 
 
 def _recase(word: str, rng: random.Random) -> str:
@@ -263,7 +306,7 @@ def _number(rng: random.Random) -> str:
     return f"{rng.randrange(100)}{rng.choice(['/', '-', ' - ', 'x', '*', '+', ':', '.'])}{rng.randrange(1000)}"
 
 
-def _code(rng: random.Random) -> str:
+def _letters_and_digits(rng: random.Random) -> str:
     letters = string.ascii_uppercase if rng.random() < 0.8 else string.ascii_letters
     parts = []
     for _ in range(rng.randint(1, 3)):

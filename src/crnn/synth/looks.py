@@ -17,7 +17,18 @@ import numpy as np
 from crnn.data import augment
 from crnn.synth import effects
 from crnn.synth.fonts import Face
-from crnn.synth.render import Drawing, Pose, bend, cut, draw, place, random_margins, random_pose
+from crnn.synth.render import (
+    Drawing,
+    Pose,
+    bend,
+    cut,
+    draw,
+    line_height,
+    place,
+    random_margins,
+    random_pose,
+    room_to_bend,
+)
 
 Look = Callable[[str, Face, random.Random, int], tuple[np.ndarray, np.ndarray]]
 
@@ -26,7 +37,9 @@ def _drawn(text: str, face: Face, size: int, rng: random.Random, loose: float) -
     spacing = 0.0
     if len(text) > 1 and rng.random() < loose:
         spacing = round(size * rng.choice((rng.uniform(-0.06, 0.0), rng.uniform(0.0, 0.12), rng.uniform(0.1, 0.6))), 1)
-    return draw(text, face, size, spacing)
+    # Lines are justified, and words set close or far apart.
+    word_space = rng.uniform(0.55, 2.0) if " " in text and rng.random() < 2.5 * loose else 1.0
+    return draw(text, face, size, spacing, word_space=word_space)
 
 
 def _size_for(height: int, rng: random.Random, detail: float) -> int:
@@ -41,6 +54,15 @@ def _height(rng: random.Random, least: int, most: int) -> int:
 
 def _least_rows(smallest: int) -> float:
     return max(augment.LEAST_ROWS, 0.75 * smallest)
+
+
+def _share(smallest: int) -> float:
+    """The part of a crop's height that letters must take at least: of the 32 rows that the networks see, enough."""
+    return min(0.8, smallest / 32)
+
+
+def _letters(boxes: np.ndarray) -> float:
+    return max(1.0, float((boxes[:, 3] - boxes[:, 1]).max()))
 
 
 def _coarse(smallest: int) -> float:
@@ -64,8 +86,10 @@ def _photo(text: str, face: Face, rng: random.Random, smallest: int) -> tuple[np
     height = _height(rng, smallest + 4, 56)
     size = _size_for(height, rng, 1.15)
     drawing = _drawn(text, face, size, rng, 0.3)
+    line, share = line_height(drawing), _share(smallest)
     if len(text) > 2 and rng.random() < 0.12:
-        drawing = bend(drawing, rng.choice((-1, 1)) * rng.uniform(0.15, min(1.5, 0.25 * len(text))))
+        most = min(1.5, 0.25 * len(text), room_to_bend(drawing, share))
+        drawing = bend(drawing, rng.choice((-1, 1)) * rng.uniform(min(0.15, most), most))
     mask = drawing.mask
     if rng.random() < 0.2 and size >= 30:
         thick = rng.choice((-1, 1, 1, 2, 3))
@@ -78,7 +102,8 @@ def _photo(text: str, face: Face, rng: random.Random, smallest: int) -> tuple[np
     if outlined or hollow:
         layers.append(effects.thicken(mask, max(2, int(size * rng.uniform(0.05, 0.3)))))
     stacked = np.stack(layers, -1) if len(layers) > 1 else mask
-    placed, boxes = place(stacked, drawing.boxes, random_pose(rng, 1.0, 0.36 / _coarse(smallest)), height, 40 * height)
+    pose = random_pose(rng, 1.0, drawing, line, share, 0.36 / _coarse(smallest))
+    placed, boxes = place(stacked, drawing.boxes, pose, height, 40 * height)
     ink, ground_colour = edge, _ = effects.random_colours(rng)
     if outlined:  # it is the edge that stands out from the surface; the ink only has to stand out from the edge
         while abs(effects.luminance(edge) - effects.luminance(ink)) < 45:
@@ -116,7 +141,7 @@ def _photo(text: str, face: Face, rng: random.Random, smallest: int) -> tuple[np
             (-0.5, 0.5)
         )
     image = np.clip(image, 0, 255).astype(np.uint8)
-    return augment.degrade(image, rng, _coarse(smallest), _least_rows(smallest)), boxes
+    return augment.degrade(image, rng, _coarse(smallest), _least_rows(smallest) * height / _letters(boxes)), boxes
 
 
 def _beside(ground: np.ndarray, letters: np.ndarray, ink: np.ndarray, rng: random.Random, often: float) -> np.ndarray:
@@ -164,7 +189,7 @@ def _scan(text: str, face: Face, rng: random.Random, smallest: int) -> tuple[np.
     if rng.random() < 0.2 and min(mask.shape) > 24:
         mask = effects.thicken(mask, 1)
     coarse = _coarse(smallest)
-    pose = random_pose(rng, 0.12, 0.36 / coarse)
+    pose = random_pose(rng, 0.12, drawing, line_height(drawing), _share(smallest), 0.36 / coarse)
     if rng.random() < 0.5:  # boxes of forms are often cut generously
         pose = replace(pose, margins=_loose(random_margins(rng, -0.02, 0.35), rng))
     placed, boxes = place(mask, drawing.boxes, pose, height, 40 * height)

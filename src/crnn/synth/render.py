@@ -30,15 +30,21 @@ def _glyph_box(path: str, index: int, size: int, character: str) -> tuple[float,
     return (*font.getbbox(character, anchor="ls"), font.getlength(character))
 
 
-def draw(text: str, face: Face, size: int, spacing: float = 0.0, smooth: bool = True) -> Drawing:
-    """The string on one base line at `size` pixels per em, `spacing` extra pixels between the characters.
+def draw(
+    text: str, face: Face, size: int, spacing: float = 0.0, smooth: bool = True, word_space: float = 1.0
+) -> Drawing:
+    """The string on one base line at `size` pixels per em, `spacing` extra pixels between the characters, spaces
+    `word_space` times as wide as the face has them.
 
     Not `smooth`: every pixel is ink or none, as small type on old screens.
     """
     font = open_font(face.path, face.index, size)
     drawn_by = [face.drawing(c) for c in text]
     glyphs = np.array([_glyph_box(f.path, f.index, size, c) for f, c in zip(drawn_by, text, strict=True)], np.float32)
-    if spacing == 0.0 and len(text) <= 16 and face.latin is None:
+    if word_space != 1.0:
+        glyphs[[c == " " for c in text], 4] *= word_space
+    plain = spacing == 0.0 and word_space == 1.0 and face.latin is None
+    if plain and len(text) <= 16:
         pens = np.array([font.getlength(text[:i]) for i in range(len(text))], np.float32)  # with kerning
     else:
         pens = np.concatenate([[0.0], np.cumsum(glyphs[:-1, 4] + spacing)]).astype(np.float32)
@@ -54,7 +60,7 @@ def draw(text: str, face: Face, size: int, spacing: float = 0.0, smooth: bool = 
     image = Image.new("L", (max(1, right - left), max(1, bottom - top)))
     canvas = ImageDraw.Draw(image)
     canvas.fontmode = "L" if smooth else "1"
-    if spacing == 0.0 and face.latin is None:
+    if plain:
         canvas.text((-left, -top), text, 255, font, anchor="ls")
     else:
         for pen, f, c in zip(pens, drawn_by, text, strict=True):
@@ -109,20 +115,46 @@ class Pose:
     margins: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)  # left, top, right, bottom; negative cuts
 
 
+def room_to_bend(drawing: Drawing, share: float) -> float:
+    """The widest arc, in radians, in which letters still take `share` of the height of the crop."""
+    width, height = _extent(drawing)
+    return 8 * (1 / share - 1) * height / width
+
+
+def line_height(drawing: Drawing) -> float:
+    return _extent(drawing)[1]
+
+
+def _extent(drawing: Drawing) -> tuple[float, float]:
+    low, high = drawing.boxes[:, :2].min(0), drawing.boxes[:, 2:].max(0)
+    return max(1.0, float(high[0] - low[0])), max(1.0, float(high[1] - low[1]))
+
+
 def random_margins(rng: random.Random, low: float, high: float) -> tuple[float, float, float, float]:
     return rng.uniform(low, high), rng.uniform(low, high), rng.uniform(low, high), rng.uniform(low, high)
 
 
-def random_pose(rng: random.Random, strength: float, narrowest: float = 0.36) -> Pose:
-    """strength 0 is a flat-bed scan, 1 a hand-held photograph; narrowest: the least width over height, relative to the
-    face's own."""
+def random_pose(
+    rng: random.Random, strength: float, drawing: Drawing, line: float, share: float, narrowest: float
+) -> Pose:
+    """How the drawing of a line of `line` rows may be seen while letters take `share` of the height of the crop.
+
+    strength 0 is a flat-bed scan, 1 a hand-held photograph; narrowest: the least width over height, relative to the
+    face's own.
+    """
+    width, height = _extent(drawing)
+    steepest = math.asin(min(0.87, max(0.0, (line / share - height) / width)))
     tilted = rng.random() < 0.2 * strength
-    rotation = rng.gauss(0, 0.16 if tilted else 0.03) * strength + rng.gauss(0, 0.004)
+    if tilted and rng.random() < 0.4:  # running up or down a sign, as far as it can still be read
+        rotation = rng.uniform(-1, 1) * steepest
+    else:
+        rotation = rng.gauss(0, 0.16 if tilted else 0.03) * strength + rng.gauss(0, 0.004)
     shear = rng.gauss(0, 0.18) * strength if rng.random() < 0.5 else 0.0
-    jitter = 0.12 * strength if rng.random() < 0.5 else 0.0
+    bent = strength * min(1.0, 1 / share - 1)
+    jitter = 0.12 * bent if rng.random() < 0.5 else 0.0
     corners = [rng.uniform(-jitter, jitter) for _ in range(8)] if jitter else [0.0] * 8
     if rng.random() < 0.15 * strength:  # from the side: one end further away, the line running up or down to it
-        drop, smaller = rng.uniform(-0.7, 0.7), rng.uniform(0.0, 0.3)
+        drop, smaller = rng.uniform(-0.7, 0.7) * bent, rng.uniform(0.0, 0.3)
         right = rng.random() < 0.5
         corners[3 if right else 1] += drop + smaller / 2
         corners[5 if right else 7] += drop - smaller / 2
@@ -133,7 +165,7 @@ def random_pose(rng: random.Random, strength: float, narrowest: float = 0.36) ->
     return Pose(
         stretch=min(1.7, max(narrowest, stretch)),
         shear=shear,
-        rotation=max(-0.5, min(0.5, rotation)),
+        rotation=max(-steepest, min(steepest, rotation)),
         perspective=tuple(corners),
         margins=random_margins(rng, -0.03, loose),
     )
