@@ -70,7 +70,7 @@ def export_onnx(folder: str | Path, out: str | Path | None = None, precision: st
     try:
         graph = _trace(model, card, partial)
         if half:
-            _store_half(graph)
+            store_half(graph)
         entry = graph.metadata_props.add()
         entry.key, entry.value = CARD, card.to_json()
         onnx.save(graph, str(partial))
@@ -248,14 +248,14 @@ def _trace(model: torch.nn.Module, card: checkpoint.Card, path: Path) -> Any:
     return onnx.load(str(path))
 
 
-def _store_half(graph: Any) -> None:
-    """Large float32 weights become float16 with a Cast behind them, which engines fold away when they load."""
+def store_half(graph: Any) -> None:
+    """Large float32 weights of an ONNX model become float16 with a Cast behind them, which engines fold away when they load."""
     import onnx
 
     casts = []
     for weights in graph.graph.initializer:
         values = onnx.numpy_helper.to_array(weights)
-        if values.dtype == np.float32 and values.size >= 64:
+        if values.dtype == np.float32 and values.size >= 1024:
             name = weights.name
             weights.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float16), f"{name}_half"))
             casts.append(onnx.helper.make_node("Cast", [f"{name}_half"], [name], to=onnx.TensorProto.FLOAT))

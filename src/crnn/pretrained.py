@@ -1,4 +1,4 @@
-"""Bundled models: a folder each in weights/, listed with the SHA-256 of its model.onnx in weights/SHA256SUMS."""
+"""Bundled models: a folder each in weights/, their ONNX files listed with their SHA-256 in weights/SHA256SUMS."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from crnn.card import CARD, parse_card
 from crnn.errors import ModelError
 
 WEIGHTS = Path(__file__).with_name("weights")
-CHECKSUMS = "SHA256SUMS"  # as `sha256sum */model.onnx > SHA256SUMS` writes it
+CHECKSUMS = "SHA256SUMS"  # as `sha256sum */*.onnx > SHA256SUMS` writes it
 
 
 def names() -> list[str]:
@@ -21,14 +21,15 @@ def names() -> list[str]:
 def find_model(model: str | Path) -> Path:
     """The folder of a bundled model, else `model` as the path that it is.
 
-    A bundled name wins over a folder of the same name; write ./en for that. The bundled file is checked against its
+    A bundled name wins over a folder of the same name; write ./en for that. The bundled files are checked against their
     SHA-256, since half a download would otherwise read nonsense.
     """
     if isinstance(model, str) and model in names():
-        folder = WEIGHTS / model
-        if sha256(model) != _listed().get(f"{model}/model.onnx"):
-            raise ModelError(f"the bundled model {model} is damaged ({folder}): install crnn again")
-        return folder
+        listed = _listed()
+        for file in sorted((WEIGHTS / model).glob("*.onnx")):
+            if _sha256(file) != listed.get(f"{model}/{file.name}"):
+                raise ModelError(f"the bundled model {model} is damaged ({file}): install crnn again")
+        return WEIGHTS / model
     path = Path(model)
     if not path.exists():
         bundled = ", ".join(names()) or "none"
@@ -56,8 +57,12 @@ def describe() -> list[dict[str, Any]]:
 
 def sha256(name: str) -> str:
     """SHA-256 of a bundled model's model.onnx, in hexadecimal."""
-    with (WEIGHTS / name / "model.onnx").open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return _sha256(WEIGHTS / name / "model.onnx")
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _listed() -> dict[str, str]:
