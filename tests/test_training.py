@@ -275,7 +275,24 @@ def test_a_model_of_another_shape_cannot_be_the_start(tmp_path):
         checkpoint.transfer(CRNN(Architecture(hidden=32), 4), Charset("abc"), tmp_path)
 
 
-@pytest.mark.parametrize("name", ["crnn-small", "crnn-vgg"])
+def test_a_narrower_network_starts_with_the_strongest_channels(tmp_path):
+    """Where the others are dead, it computes the same."""
+    torch.manual_seed(0)
+    old, new = CRNN(Architecture(**SMALL), 4).eval(), CRNN(Architecture("crnn-fast", **SMALL), 4).eval()
+    left = {32: 24, 64: 32, 128: 80, 256: 128}
+    alive = {wide: torch.randperm(wide)[:few] for wide, few in left.items()}
+    for module in old.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.weight.data.zero_()
+            module.weight.data[alive[len(module.weight)]] = torch.rand(left[len(module.weight)]) + 0.5
+    checkpoint.save(tmp_path, old, checkpoint.Card(old.architecture, Charset("abc")))
+    checkpoint.transfer(new, Charset("abc"), tmp_path)
+    images = torch.randn(2, 1, 32, 64)
+    with torch.no_grad():
+        assert torch.allclose(new(images), old(images), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["crnn-small", "crnn-fast", "crnn-vgg"])
 def test_any_width_gives_a_column_every_four_pixels(name):
     model = CRNN(Architecture(name, **SMALL), 11).eval()
     for number, width in ((1, 16), (2, 100), (1, 388)):

@@ -16,7 +16,7 @@ from crnn.card import CARD, FORMAT, parse_card
 from crnn.charset import Charset
 from crnn.errors import CrnnError, ModelError
 from crnn.image import Preprocessing
-from crnn.model import CRNN, Architecture
+from crnn.model import CRNN, Architecture, narrowed
 
 
 @dataclass(frozen=True)
@@ -125,11 +125,14 @@ class Transfer:
 
 def transfer(model: CRNN, charset: Charset, folder: str | Path) -> Transfer:
     """Starts `model` from the folder's weights. Rows of the head are matched by character, whatever the order of the
-    charsets; rows of new characters stay as initialised. ModelError when the networks differ."""
+    charsets; rows of new characters stay as initialised. A narrower `crnn-fast` takes the strongest channels of a
+    `crnn-small`. ModelError when the networks differ otherwise."""
     card = load_card(folder)
     weights = {
         name: value.float() if value.is_floating_point() else value for name, value in load_weights(folder).items()
     }
+    if (card.architecture.name, model.architecture.name) == ("crnn-small", "crnn-fast"):
+        weights = narrowed(weights, model)
     own = model.state_dict()
     head = ("head.weight", "head.bias")
     for name, value in own.items():

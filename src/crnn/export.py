@@ -249,7 +249,7 @@ def _trace(model: torch.nn.Module, card: checkpoint.Card, path: Path) -> Any:
 
 
 def store_half(graph: Any) -> None:
-    """Large float32 weights of an ONNX model become float16 with a Cast behind them, which engines fold away when they load."""
+    """Large float32 weights of an ONNX model become float16 with a Cast behind them, which engines fold away."""
     import onnx
 
     casts = []

@@ -1,8 +1,8 @@
 """Eight bits: a model whose convolutions multiply in int8, calibrated on crops and checked for what that costs.
 
 NNCF decides the ranges; the LSTMs keep their precision, for no engine gains by fewer bits there, and so do the first
-layers: faint text is told from its ground by less than a 256th of their range. The result is an ONNX file with quantised
-weights that OpenVINO and ONNX Runtime read as any other.
+layers: faint text is told from its ground by less than a 256th of their range. The result is an ONNX file with
+quantised weights that OpenVINO and ONNX Runtime read as any other.
 """
 
 from __future__ import annotations
