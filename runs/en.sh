@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# The one path to the bundled English model: rendered words and real crops in, src/crnn/weights/en out.
+# The one path to the bundled English models: rendered words and real crops in, src/crnn/weights/en or en-fast out.
 #
-#   runs/en.sh DATA [RUN]      about 150 minutes on two cores with AVX-512 bf16; resumes when called again. The published
-#                               weights had as many steps in six parts: docs/experiments.md
+#   runs/en.sh DATA [MODEL] [RUN]      MODEL is en, or en-fast, which starts from the bundled en; resumes when called again.
+#                                       The published weights had as many steps in several parts: docs/experiments.md
 #
 # DATA holds NAME_train.zip (images/ and labels.tsv each) for the six sources below, text/ with the word lists, and
 # fonts-latin.txt with the Debian packages of the faces: apt-get install --no-install-recommends $(cat fonts-latin.txt)
 set -euo pipefail
-data=$(realpath "${1:?usage: runs/en.sh DATA [RUN]}")
-run=${2:-runs/out/en}
+data=$(realpath "${1:?usage: runs/en.sh DATA [MODEL] [RUN]}")
+model=${2:-en}
+run=${3:-runs/out/$model}
 cd "$(dirname "$0")/.."
 crnn=${CRNN:-.venv/bin/crnn}
 
@@ -35,12 +36,14 @@ sources=(iiit5k svt icdar03 icdar15 funsd sroie)
 if [[ -f $run/last.ckpt && ! -f $run/model.onnx ]]; then
     "$crnn" train --resume --output "$run"
 elif [[ ! -f $run/model.onnx ]]; then
-    "$crnn" train --preset en --config "$run.toml" --output "$run"
+    "$crnn" train --preset "$model" --config "$run.toml" --output "$run"
 fi
 
-"$crnn" export "$run" src/crnn/weights/en --precision fp16
-(cd src/crnn/weights && sha256sum */model.onnx >SHA256SUMS)
 zips=("${sources[@]/#/$data/}")
+zips=("${zips[@]/%/_train.zip}")
+"$crnn" export "$run" "src/crnn/weights/$model" --precision int8 "${zips[@]/#/--data=}"  # in half precision as well
+(cd src/crnn/weights && sha256sum */*.onnx >SHA256SUMS)
 for protocol in 36 raw; do
-    "$crnn" evaluate "${zips[@]/%/_train.zip}" --split valid --protocol "$protocol"
+    "$crnn" evaluate "${zips[@]}" --split valid --protocol "$protocol" --model "$model"
 done
+"$crnn" evaluate "${zips[@]}" --split valid --protocol 36 --model "$model" --precision int8

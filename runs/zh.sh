@@ -31,13 +31,15 @@ dpkg -L "${packages[@]}" | grep -iE '\.(ttf|otf)$' | while read -r face; do
 done
 [[ -d $run-text ]] || "$python" runs/chinese.py "$data/text" "$run-text"
 
-# "all": every look of the preset; "document": clean pages.
-valid() { # NAME COUNT [LOOKS]
-    [[ -f $run-$1/labels.tsv ]] || "$crnn" synth "$run-$1" --preset zh ${3:+--set "$3"} --count "$2" --seed 77 \
-        --corpus "$run-text/words.txt" --corpus "$run-text/valid.txt" "${unseen[@]/#/--fonts=}"
+rendered() { # NAME COUNT TEXT LOOKS FONT...
+    local name=$1 count=$2 text=$3 looks=$4
+    shift 4
+    [[ -f $run-$name/labels.tsv ]] || "$crnn" synth "$run-$name" --preset zh ${looks:+--set "synth.looks=$looks"} \
+        --count "$count" --seed 77 --corpus "$run-text/words.txt" --corpus "$run-text/$text.txt" "${@/#/--fonts=}"
 }
-valid all 5000
-valid document 2500 'synth.looks={ document = 1.0 }'
+rendered all 5000 valid "" "${unseen[@]}"
+rendered document 2500 valid "{ document = 1.0 }" "${unseen[@]}"
+rendered calibration 600 train "" "${fonts[@]}"
 
 {
     echo "train = ["
@@ -59,7 +61,7 @@ if [[ -f $run/last.ckpt && ! -f $run/model.onnx ]]; then
 elif [[ ! -f $run/model.onnx ]]; then
     "$crnn" train --preset zh --config "$run.toml" --output "$run"
 fi
-"$crnn" export "$run" src/crnn/weights/zh --precision fp16
-(cd src/crnn/weights && sha256sum */model.onnx >SHA256SUMS)
+"$crnn" export "$run" src/crnn/weights/zh --precision int8 --data "$run-calibration"  # in half precision as well
+(cd src/crnn/weights && sha256sum */*.onnx >SHA256SUMS)
 "$crnn" evaluate "$run-all" "$run-document" --model zh --protocol raw
 "$crnn" evaluate "$data/iiit5k_train.zip" --split valid --model zh

@@ -15,7 +15,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 # or from its own. Recognizer and runtime look into higher or equal layers nowhere.
 LAYERS = [
     {"errors", "charset", "card", "metrics", "document", "config", "presets", "machine"},
-    {"image", "ctc", "boxes", "show", "pattern", "lexicon", "language", "splitting", "decoding"},
+    {"image", "turning", "ctc", "boxes", "show", "pattern", "lexicon", "language", "splitting", "decoding"},
     {"model", "data", "synth"},
     {"checkpoint", "runtime", "export", "pretrained"},
     {"recognizer"},

@@ -1,8 +1,10 @@
 """The bundled models read what the README says they read."""
 
+import math
 import random
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -71,6 +73,23 @@ def test_text_that_runs_up_or_down_is_read_and_its_characters_are_where_they_are
                 assert character.box == (top, width - right, bottom, width - left)
             else:
                 assert character.box == (height - bottom, left, height - top, right)
+
+
+@pytest.mark.parametrize("degrees", [-30, -15, 30])
+def test_text_that_climbs_or_falls_is_read_and_its_characters_are_where_they_are(english, degrees):
+    level = load(EXAMPLES / "test_02.jpg")
+    height, width = level.shape[:2]
+    cos, sin = math.cos(math.radians(degrees)), abs(math.sin(math.radians(degrees)))
+    size = round(width * cos + height * sin), round(width * sin + height * cos)
+    turn = cv2.getRotationMatrix2D((width / 2, height / 2), degrees, 1.0)
+    turn[:, 2] += (size[0] - width) / 2, (size[1] - height) / 2
+    line = english.read(cv2.warpAffine(level, turn, size, borderMode=cv2.BORDER_REPLICATE))
+    known = english.read(level)
+    assert line.text == known.text
+    for character, expected in zip(line.characters, known.characters, strict=True):
+        (left, top, right, bottom), (x0, y0, x1, y1) = expected.box, character.box
+        middle = turn @ ((left + right) / 2, (top + bottom) / 2, 1)
+        assert ((x0 + x1) / 2, (y0 + y1) / 2) == pytest.approx(middle, abs=0.2 * height)
 
 
 def test_clean_print_is_read_whole(english):

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crnn import boxes, ctc, image, pretrained
+from crnn import boxes, ctc, image, pretrained, turning
 from crnn.charset import BLANK, Charset
 from crnn.decoding import Decoder
 from crnn.document import Box, Character, Line
@@ -26,7 +26,7 @@ from crnn.runtime import Engine, open_engine
 BATCH = 64  # crops that the network sees at a time,
 BATCH_PIXELS = BATCH * 256  # and columns of pixels, so that long lines do not multiply the memory
 READ_AHEAD = 1024  # images that are sorted by width together,
-TALL = 1.2  # height over width from which on text may run up or down
+UNSURE = 0.8  # of a character on average, below which a short crop is tried as a climbing and a falling line
 READ_FIRST = 32  # of which the first come in smaller groups, so that a few images, too, are shared among the cores
 
 
@@ -57,9 +57,7 @@ class Crop:
     width: int  # of the original, pixels
     height: int
     path: str | None
-    turned: tuple[
-        image.Image, ...
-    ] = ()  # prepared after a quarter turn to the left, and to the right, where it is tall
+    whole: image.Image | None = None  # RGB, where the text may run up, down or aslant
 
     @property
     def bucket(self) -> int:
@@ -141,14 +139,13 @@ class Recognizer:
         pixels = image.load(source, name, max_pixels)
         height, width = pixels.shape[:2]
         settings = replace(self.preprocessing, max_width=sys.maxsize) if any_width else self.preprocessing
-        tall = TALL * width < height <= settings.max_width * width / settings.height  # and not too long when it lies
+        # Not too long when it lies, and not so long that it must be level.
+        short = height <= settings.max_width * width / settings.height and width <= turning.LONG * height
         try:
             prepared = image.prepare(pixels, settings)
-            turns = [np.rot90(pixels, turn) for turn in _TURNS] if tall else []
-            turned = tuple(image.prepare(np.ascontiguousarray(turn), settings) for turn in turns)
         except ImageError as error:
             raise ImageError(f"{name or path}: {error}") if name or path else error from None
-        return Crop(prepared, width, height, path, turned)
+        return Crop(prepared, width, height, path, turning.small(pixels) if short else None)
 
     def _try_crop(self, source: ImageSource) -> Crop | ImageError:
         try:
@@ -159,17 +156,22 @@ class Recognizer:
     def read_crops(self, crops: Sequence[Crop], characters: bool = True, beside: bool = False) -> list[Line]:
         """The second half: the answers are those of `read`, in the order of the crops, whatever their neighbours.
 
-        A tall crop is also read turned; the surest answer counts, if it is more than a lone character. `beside`: other
-        threads read at the same time (see `Engine.run`).
+        A tall crop is also read turned, a short one that is unsure as if its text climbed and fell; the surest answer
+        counts, if it is more than a lone character.
+        `beside`: other threads read at the same time (see `Engine.run`).
         """
-        tall = [i for i, crop in enumerate(crops) if crop.turned]
-        turned = [Crop(each, crops[i].height, crops[i].width, crops[i].path) for i in tall for each in crops[i].turned]
-        lines = self._read_as_they_lie([*crops, *turned], characters, beside)
-        for number, i in enumerate(tall):
-            for turn, line in zip(_TURNS, lines[len(crops) + len(_TURNS) * number :], strict=False):
-                if len(line.text) > 1 and _sureness(line) > _sureness(lines[i]):
-                    lines[i] = _turned_back(line, turn, crops[i])
-        return lines[: len(crops)]
+        lines = self._read_as_they_lie(crops, characters, beside)
+        views = [(i, view) for i, crop in enumerate(crops) for view in _views(crop, lines[i])]
+        seen = [image.prepare(view.pixels, self.preprocessing) for _, view in views]
+        others = [
+            Crop(prepared, view.pixels.shape[1], view.pixels.shape[0], crops[i].path)
+            for prepared, (i, view) in zip(seen, views, strict=True)
+        ]
+        surest = {i: _sureness_to_beat(crops[i], lines[i]) for i, _ in views}
+        for (i, view), line in zip(views, self._read_as_they_lie(others, characters, beside), strict=True):
+            if len(line.text) > 1 and _sureness(line) > surest[i]:
+                lines[i], surest[i] = _seen_back(line, view, crops[i]), _sureness(line)
+        return lines
 
     def _read_as_they_lie(self, crops: Sequence[Crop], characters: bool, beside: bool) -> list[Line]:
         by_width: dict[int, list[int]] = defaultdict(list)
@@ -278,24 +280,37 @@ class Recognizer:
         return f"<Recognizer {self.name}: {len(self.charset)} characters>"
 
 
-_TURNS = (1, 3)  # quarter turns to the left: text that runs down, and text that runs up
-
-
 def _sureness(line: Line) -> float:
     """Confidence of a character on average: long texts would lose to short ones."""
     return float(line.confidence ** (1 / max(1, len(line.text))))
 
 
-def _turned_back(line: Line, turn: int, crop: Crop) -> Line:
-    """A line read after so many quarter turns to the left, its boxes where the characters are in the crop itself."""
+def _tall(crop: Crop) -> bool:
+    return crop.height > turning.TALL * crop.width
 
-    def back(box: Box) -> Box:
-        left, top, right, bottom = box
-        if turn == 1:
-            return crop.width - bottom, left, crop.width - top, right
-        return top, crop.height - right, bottom, crop.height - left
 
-    return replace(line, characters=tuple(replace(each, box=back(each.box)) for each in line.characters))
+def _views(crop: Crop, line: Line) -> Iterator[turning.View]:
+    if crop.whole is None:
+        return iter(())
+    if _tall(crop):
+        return turning.running_up_and_down(crop.whole)
+    return turning.climbing_and_falling(crop.whole) if _sureness(line) < UNSURE else iter(())
+
+
+def _sureness_to_beat(crop: Crop, line: Line) -> float:
+    """Text seldom climbs, so that reading has to take away half of the doubt."""
+    sure = _sureness(line)
+    return sure if _tall(crop) else (1 + sure) / 2
+
+
+def _seen_back(line: Line, view: turning.View, crop: Crop) -> Line:
+    """A line read in a view, its boxes where the characters are in the crop itself."""
+    assert crop.whole is not None
+    rows, columns = crop.whole.shape[:2]
+    scale, size = (crop.width / columns, crop.height / rows), (crop.width, crop.height)
+    return replace(
+        line, characters=tuple(replace(each, box=view.box_back(each.box, scale, size)) for each in line.characters)
+    )
 
 
 def _rows(left: int, width: int) -> int:
