@@ -159,6 +159,16 @@ def neighbour_lines(mask: np.ndarray, rng: random.Random) -> np.ndarray:
     return shifted(other, 0, distance if rng.random() < 0.5 else -distance)
 
 
+def worn(mask: np.ndarray, mask_noise: np.ndarray, rng: random.Random, strength: float) -> np.ndarray:
+    """Ink lost in dots, or in patches of up to whole strokes as on thermal paper."""
+    wear = mask_noise[..., 0]
+    if rng.random() < 0.7:
+        wear = cv2.GaussianBlur(wear, (0, 0), 0.6 * 10 ** rng.random())
+        wear /= float(wear.std()) + 1e-6
+    left = np.clip(1.0 - rng.uniform(0, 0.6 * strength) * np.maximum(wear, 0), 0, 1)
+    return (mask * left).astype(np.uint8)
+
+
 def speckle(image: np.ndarray, mask_noise: np.ndarray, rng: random.Random) -> np.ndarray:
     """Toner dust and drop-outs of copies: single pixels turned dark or light."""
     level = rng.uniform(2.0, 3.2)

@@ -204,12 +204,7 @@ def _scan(text: str, face: Face, rng: random.Random, smallest: int) -> tuple[np.
     ink_colour = np.full(3, ink, np.float32)
     ground = _beside(ground, letters, ink_colour, rng, 0.14)
     if rng.random() < 0.25:  # worn or dotted print
-        wear = augment.noise(shape, rng)[..., 0]
-        if rng.random() < 0.6:
-            wear = cv2.GaussianBlur(wear, (0, 0), rng.uniform(0.6, 2.0)) * 2
-        letters = np.clip(
-            letters * np.clip(1.0 - rng.uniform(0, 0.6 * coarse) * np.maximum(wear, 0), 0, 1), 0, 255
-        ).astype(np.uint8)
+        letters = effects.worn(letters, augment.noise(shape, rng), rng, coarse)
     painted = effects.paint(ground, letters, ink_colour)
     if rng.random() < 0.1:
         painted *= effects.shadow(shape, rng)
