@@ -29,14 +29,18 @@ def main() -> None:
     random.Random(0).shuffle(files)
     files = files[: arguments.count]
     source = pretrained.find_model(arguments.model)
-    own = [line.text for line in crnn.load(arguments.model, "torch").read_batch(files)]
+    own = [line.text for line in crnn.load(arguments.model, "torch", turning=False).read_batch(files)]
     with tempfile.TemporaryDirectory() as place:
         read = {
-            "ONNX Runtime": crnn.load(export_folder(source, Path(place) / "whole", "fp32"), "onnxruntime"),
-            "OpenVINO, from IR, fp32": Recognizer(
-                _IR(export_openvino(source, Path(place) / "ir") / "model.xml", "f32"), "ir"
+            "ONNX Runtime": crnn.load(
+                export_folder(source, Path(place) / "whole", "fp32"), "onnxruntime", turning=False
             ),
-            "OpenVINO, from IR, the processor's own precision": Recognizer(_IR(Path(place) / "ir" / "model.xml"), "ir"),
+            "OpenVINO, from IR, fp32": Recognizer(
+                _IR(export_openvino(source, Path(place) / "ir") / "model.xml", "f32"), "ir", turning=False
+            ),
+            "OpenVINO, from IR, the processor's own precision": Recognizer(
+                _IR(Path(place) / "ir" / "model.xml"), "ir", turning=False
+            ),
         }
         for name, reader in read.items():
             report(name, files, own, [line.text for line in reader.read_batch(files)])

@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crnn import boxes, ctc, image, pretrained, turning
+from crnn import boxes, ctc, image, pretrained
 from crnn.charset import BLANK, Charset
 from crnn.decoding import Decoder
 from crnn.document import Box, Character, Line
 from crnn.errors import CharsetError, CrnnError, ImageError, ModelError
 from crnn.image import ImageSource, Preprocessing
 from crnn.runtime import Engine, open_engine
+from crnn.turning import LONG, TALL, View, climbing_and_falling, running_up_and_down, small
 
 BATCH = 64  # crops that the network sees at a time,
 BATCH_PIXELS = BATCH * 256  # and columns of pixels, so that long lines do not multiply the memory
@@ -37,16 +38,18 @@ def load(
     precision: str | None = None,
     threads: int | None = None,
     device: str = "cpu",
+    turning: bool = True,
     **decoding: Any,
 ) -> Recognizer:
     """Open a bundled model by its name, a model folder or a model.onnx.
 
     `precision`, `threads` and `device` say how it computes (see `crnn.runtime.open_engine`), `decoding` how it reads
-    (see `crnn.decoding.Decoder`): decoder, lexicon, allow, pattern, language_model, width, split_words.
+    (see `crnn.decoding.Decoder`): decoder, lexicon, allow, pattern, language_model, width, split_words. Without
+    `turning` all text is taken to run level (see `Recognizer.read_crops`).
     """
     found = pretrained.find_model(model)
     opened = open_engine(found, engine, precision=precision, threads=threads, device=device)
-    return Recognizer(opened, str(model), **decoding)
+    return Recognizer(opened, str(model), turning, **decoding)
 
 
 @dataclass(frozen=True)
@@ -68,9 +71,10 @@ class Crop:
 class Recognizer:
     """Reads crops that hold one word or one line each."""
 
-    def __init__(self, engine: Engine, name: str = "model", **decoding: Any) -> None:
+    def __init__(self, engine: Engine, name: str = "model", turning: bool = True, **decoding: Any) -> None:
         self.engine = engine
         self.name = name
+        self.turning = turning
         self.card = engine.card
         try:
             self.charset = Charset(self.card["charset"])
@@ -140,12 +144,12 @@ class Recognizer:
         height, width = pixels.shape[:2]
         settings = replace(self.preprocessing, max_width=sys.maxsize) if any_width else self.preprocessing
         # Not too long when it lies, and not so long that it must be level.
-        short = height <= settings.max_width * width / settings.height and width <= turning.LONG * height
+        short = height <= settings.max_width * width / settings.height and width <= LONG * height
         try:
             prepared = image.prepare(pixels, settings)
         except ImageError as error:
             raise ImageError(f"{name or path}: {error}") if name or path else error from None
-        return Crop(prepared, width, height, path, turning.small(pixels) if short else None)
+        return Crop(prepared, width, height, path, small(pixels) if short and self.turning else None)
 
     def _try_crop(self, source: ImageSource) -> Crop | ImageError:
         try:
@@ -286,15 +290,15 @@ def _sureness(line: Line) -> float:
 
 
 def _tall(crop: Crop) -> bool:
-    return crop.height > turning.TALL * crop.width
+    return crop.height > TALL * crop.width
 
 
-def _views(crop: Crop, line: Line) -> Iterator[turning.View]:
+def _views(crop: Crop, line: Line) -> Iterator[View]:
     if crop.whole is None:
         return iter(())
     if _tall(crop):
-        return turning.running_up_and_down(crop.whole)
-    return turning.climbing_and_falling(crop.whole) if _sureness(line) < UNSURE else iter(())
+        return running_up_and_down(crop.whole)
+    return climbing_and_falling(crop.whole) if _sureness(line) < UNSURE else iter(())
 
 
 def _sureness_to_beat(crop: Crop, line: Line) -> float:
@@ -303,7 +307,7 @@ def _sureness_to_beat(crop: Crop, line: Line) -> float:
     return sure if _tall(crop) else (1 + sure) / 2
 
 
-def _seen_back(line: Line, view: turning.View, crop: Crop) -> Line:
+def _seen_back(line: Line, view: View, crop: Crop) -> Line:
     """A line read in a view, its boxes where the characters are in the crop itself."""
     assert crop.whole is not None
     rows, columns = crop.whole.shape[:2]
