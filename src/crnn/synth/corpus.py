@@ -231,7 +231,9 @@ _BESIDE_HAN = [
     (re.compile(rf"\"(?={_HAN})"), "“"),
     (re.compile(rf"(?<={_HAN})\""), "”"),
     (re.compile(rf"\((?={_HAN})"), "（"),
+    (re.compile(rf"（((?:(?!{_HAN})[^（）])*)）"), r"(\1)"),
     *((re.compile(rf"(?<={_HAN}) *{re.escape(c)}"), _WIDE[c]) for c in ",:;!?)"),
+    *((re.compile(rf"{re.escape(c)} +(?={_HAN})"), _WIDE[c]) for c in ",:;!?"),
     (re.compile(rf"(?<={_HAN}) *\.(?![0-9A-Za-z.])"), "。"),
     (re.compile(r" *([，。：；！？（）、《》「」]) *"), r"\1"),
 ]

@@ -163,8 +163,8 @@ def worn(mask: np.ndarray, mask_noise: np.ndarray, rng: random.Random, strength:
     """Ink lost in dots, or in patches of up to whole strokes as on thermal paper."""
     wear = mask_noise[..., 0]
     if rng.random() < 0.7:
-        wear = cv2.GaussianBlur(wear, (0, 0), 0.6 * 10 ** rng.random())
-        wear /= float(wear.std()) + 1e-6
+        blurred = np.asarray(cv2.GaussianBlur(wear, (0, 0), 0.6 * 10 ** rng.random()), np.float32)
+        wear = blurred / (float(blurred.std()) + 1e-6)
     left = np.clip(1.0 - rng.uniform(0, 0.6 * strength) * np.maximum(wear, 0), 0, 1)
     return (mask * left).astype(np.uint8)
 

@@ -37,8 +37,9 @@ def _drawn(text: str, face: Face, size: int, rng: random.Random, loose: float) -
     spacing = 0.0
     if len(text) > 1 and rng.random() < loose:
         spacing = round(size * rng.choice((rng.uniform(-0.06, 0.0), rng.uniform(0.0, 0.12), rng.uniform(0.1, 0.6))), 1)
-    # Lines are justified, and words set close or far apart.
-    word_space = rng.uniform(0.55, 2.0) if " " in text and rng.random() < 2.5 * loose else 1.0
+    # Lines are justified, and words set close or far apart; but where words have no spaces, a narrow one says nothing.
+    closest = 0.55 if text.isascii() else 1.0
+    word_space = rng.uniform(closest, 2.0) if " " in text and rng.random() < 2.5 * loose else 1.0
     return draw(text, face, size, spacing, word_space=word_space)
 
 
@@ -104,7 +105,7 @@ def _photo(text: str, face: Face, rng: random.Random, smallest: int) -> tuple[np
     stacked = np.stack(layers, -1) if len(layers) > 1 else mask
     pose = random_pose(rng, 1.0, drawing, line, share, 0.36 / _coarse(smallest))
     placed, boxes = place(stacked, drawing.boxes, pose, height, 40 * height)
-    ink, ground_colour = edge, _ = effects.random_colours(rng)
+    ink, ground_colour = edge, _ = effects.random_colours(rng, 38 / _coarse(smallest))
     if outlined:  # it is the edge that stands out from the surface; the ink only has to stand out from the edge
         while abs(effects.luminance(edge) - effects.luminance(ink)) < 45:
             ink = effects.random_colour(rng)
@@ -206,7 +207,8 @@ def _scan(text: str, face: Face, rng: random.Random, smallest: int) -> tuple[np.
     if rng.random() < 0.25:  # worn or dotted print
         letters = effects.worn(letters, augment.noise(shape, rng), rng, coarse)
     painted = effects.paint(ground, letters, ink_colour)
-    if rng.random() < 0.1:
+    shaded = rng.random() < 0.1
+    if shaded:
         painted *= effects.shadow(shape, rng)
     image = np.clip(painted, 0, 255).astype(np.uint8)
     # Either takes away detail; both would leave too little of it.
@@ -219,8 +221,8 @@ def _scan(text: str, face: Face, rng: random.Random, smallest: int) -> tuple[np.
         image = augment.add_noise(image, rng, 30 * coarse)
     if rng.random() < 0.15 * coarse:
         image = effects.speckle(image, augment.noise(shape, rng), rng)
-    if rng.random() < 0.2 and height >= 1.5 * smallest:  # fax: two levels
-        level = (paper + ink) / 2 + rng.uniform(-35, 35)
+    if rng.random() < 0.2 and height >= 1.5 * smallest and not shaded:  # fax: two levels
+        level = (paper + ink) / 2 + rng.uniform(-35, 35) * coarse
         image = np.where(image > level, 255, 0).astype(np.uint8)
         if rng.random() < 0.6:
             image = augment.blur(image, rng, 0.03)
