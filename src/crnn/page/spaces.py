@@ -8,8 +8,8 @@ import numpy as np
 from crnn.document import Character, Line
 from crnn.image import Image
 
-_LIKE_A_SPACE = 0.8  # of the usual space's width on the line
-_UNLIKE_A_GAP = 2.0  # times as wide as the usual white between letters
+_LIKE_A_SPACE = 0.6  # of the usual space's width on the line
+_UNLIKE_A_GAP = 1.5  # times as wide as nine tenths of the white between letters: where print is broken, that is wide
 
 
 def add_spaces(line: Line, crop: Image) -> Line:
@@ -35,7 +35,7 @@ def add_spaces(line: Line, crop: Image) -> Line:
                 candidates.append((end - start, before, start, end))
     if len(spaces) < 2 or not gaps:
         return line
-    least = max(_LIKE_A_SPACE * float(np.median(spaces)), _UNLIKE_A_GAP * float(np.median(gaps)))
+    least = max(_LIKE_A_SPACE * float(np.median(spaces)), _UNLIKE_A_GAP * float(np.quantile(gaps, 0.9)))
     added = {before: (start, end) for width, before, start, end in candidates if width >= least}
     if not added:
         return line
