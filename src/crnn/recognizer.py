@@ -21,6 +21,7 @@ from crnn.decoding import Decoder
 from crnn.document import Box, Character, Line
 from crnn.errors import CharsetError, CrnnError, ImageError, ModelError
 from crnn.image import ImageSource, Preprocessing
+from crnn.marks import WIDE, full_width
 from crnn.runtime import Engine, open_engine
 from crnn.turning import LONG, TALL, View, climbing_and_falling, running_up_and_down, small
 
@@ -81,6 +82,7 @@ class Recognizer:
             self.preprocessing = Preprocessing.from_dict(self.card["preprocessing"])
         except (KeyError, TypeError, AttributeError, CharsetError) as error:
             raise ModelError(f"model {name} has an unusable model.json: {error}") from None
+        self._both_widths = set(WIDE.values()) <= set(self.charset.characters)
         self.decoder = Decoder.create(self.charset, self.card.get("decoder") or {}, **decoding)
         self._pool: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
@@ -244,10 +246,14 @@ class Recognizer:
         padding = np.repeat(joined[-1:], max(0, steps - len(joined)), axis=0)
         return np.concatenate([joined, padding])[:steps]
 
+    def _text(self, decoding: ctc.Decoding) -> str:
+        text = self.charset.decode(decoding.classes)
+        return full_width(text) if self._both_widths else text
+
     def _texts(self, crops: Sequence[Crop], decodings: Sequence[ctc.Decoding]) -> list[Line]:
         lines = []
         for crop, decoding in zip(crops, decodings, strict=True):
-            text = self.charset.decode(decoding.classes)
+            text = self._text(decoding)
             if self.decoder.splitter:
                 text = self.decoder.splitter.split(text)
             lines.append(Line(text, decoding.confidence, path=crop.path))
@@ -257,7 +263,7 @@ class Recognizer:
         lines = []
         places = iter(self._boxes(crops, decodings))
         for crop, decoding in zip(crops, decodings, strict=True):
-            text = self.charset.decode(decoding.classes)
+            text = self._text(decoding)
             characters = [
                 Character(character, confidence, next(places))
                 for character, confidence in zip(text, decoding.confidences, strict=True)

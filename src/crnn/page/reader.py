@@ -159,7 +159,15 @@ def _arranged(lines: Sequence[Line], width: int, height: int) -> Page:
 
 def _read_with(reader: Recognizer, crops: Sequence[Image]) -> list[Line]:
     lines = reader.read_crops([reader.crop(crop, any_width=True) for crop in crops])
-    return [add_spaces(line, crop) for line, crop in zip(lines, crops, strict=True)]
+    return [add_spaces(_with_bullet(line), crop) for line, crop in zip(lines, crops, strict=True)]
+
+
+def _with_bullet(line: Line) -> Line:
+    """A dot at half height parts words, but nothing at the beginning of a line: there it is a bullet."""
+    if not line.text.startswith("·"):
+        return line
+    first = replace(line.characters[0], text="•")
+    return replace(line, text="•" + line.text[1:], characters=(first, *line.characters[1:]))
 
 
 def _certainty(line: Line) -> float:

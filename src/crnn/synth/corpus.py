@@ -11,6 +11,7 @@ from pathlib import Path
 
 from crnn.charset import Charset
 from crnn.errors import DataError
+from crnn.marks import HAN, WIDE, full_width
 
 MAX_LENGTH = 40
 # How often each kind of string is drawn; presets override it.
@@ -222,29 +223,20 @@ def _looks_like_another(character: str, charset: Charset) -> bool:
     return alike and character not in "，：；！？（）"
 
 
-_HAN = "[\u3400-\u9fff]"
-_WIDE = dict(zip(",.:;!?()", "，。：；！？（）", strict=True))
 _BESIDE_HAN = [
-    (re.compile(rf"\((?=[^()]*{_HAN}[^()]*\))"), "（"),
-    (re.compile(r"(?<=（)([^()]*)\)"), r"\1）"),
-    (re.compile(rf"\"(?=[^\"]*{_HAN}[^\"]*\")([^\"]*)\""), r"“\1”"),
-    (re.compile(rf"\"(?={_HAN})"), "“"),
-    (re.compile(rf"(?<={_HAN})\""), "”"),
-    (re.compile(rf"\((?={_HAN})"), "（"),
-    (re.compile(rf"（((?:(?!{_HAN})[^（）])*)）"), r"(\1)"),
-    *((re.compile(rf"(?<={_HAN}) *{re.escape(c)}"), _WIDE[c]) for c in ",:;!?)"),
-    *((re.compile(rf"{re.escape(c)} +(?={_HAN})"), _WIDE[c]) for c in ",:;!?"),
-    (re.compile(rf"(?<={_HAN}) *\.(?![0-9A-Za-z.])"), "。"),
-    (re.compile(r" *([，。：；！？（）、《》「」]) *"), r"\1"),
+    (re.compile(rf"\"(?=[^\"]*{HAN}[^\"]*\")([^\"]*)\""), r"“\1”"),
+    (re.compile(rf"\"(?={HAN})"), "“"),
+    (re.compile(rf"(?<={HAN})\""), "”"),
+    (re.compile(rf"(?<={HAN}) +(?=[,.:;!?)])|(?<=[,:;!?(]) +(?={HAN})"), ""),
 ]
 
 
 def _typeset(text: str, known: frozenset[str]) -> str:
-    """Marks beside Chinese as print sets them, full-width and without spaces: by its look alone nobody could tell
-    which of its two widths a mark has there."""
-    if re.search(_HAN, text) and known.issuperset(_WIDE.values()):
+    """Marks beside Chinese as print sets them, without spaces: see marks.py."""
+    if re.search(HAN, text) and known.issuperset(WIDE.values()):
         for pattern, mark in _BESIDE_HAN:
             text = pattern.sub(mark, text)
+        text = re.sub(r" *([，。：；！？（）、《》「」]) *", r"\1", full_width(text))
     return text
 
 
