@@ -91,6 +91,11 @@ class Decoder:
         except TypeError as error:
             raise ConfigError(f"decoding: {error}") from None
 
+    @property
+    def restricted(self) -> bool:
+        """Whether some texts cannot come out: what is left is then surer of itself than it should be."""
+        return self._forbidden is not None or self._pattern is not None or self.lexicon is not None
+
     def __call__(self, logits: NDArray[Any], lengths: Sequence[int]) -> list[Decoding]:
         """Decode rows of which the first `lengths[n]` columns count."""
         if self.temperature != 1:

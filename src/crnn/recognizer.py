@@ -162,12 +162,12 @@ class Recognizer:
     def read_crops(self, crops: Sequence[Crop], characters: bool = True, beside: bool = False) -> list[Line]:
         """The second half: the answers are those of `read`, in the order of the crops, whatever their neighbours.
 
-        A tall crop is also read turned, a short one that is unsure as if its text climbed and fell; the surest answer
-        counts, if it is more than a lone character.
+        A tall crop is also read turned, a short one that is unsure as if its text climbed and fell (not with a decoder
+        that rules texts out, for its doubts are its own); the surest answer counts, if it is more than one character.
         `beside`: other threads read at the same time (see `Engine.run`).
         """
         lines = self._read_as_they_lie(crops, characters, beside)
-        views = [(i, view) for i, crop in enumerate(crops) for view in _views(crop, lines[i])]
+        views = [(i, view) for i, crop in enumerate(crops) for view in self._views(crop, lines[i])]
         seen = [image.prepare(view.pixels, self.preprocessing) for _, view in views]
         others = [
             Crop(prepared, view.pixels.shape[1], view.pixels.shape[0], crops[i].path)
@@ -178,6 +178,14 @@ class Recognizer:
             if len(line.text) > 1 and _sureness(line) > surest[i]:
                 lines[i], surest[i] = _seen_back(line, view, crops[i]), _sureness(line)
         return lines
+
+    def _views(self, crop: Crop, line: Line) -> Iterator[View]:
+        if crop.whole is None:
+            return iter(())
+        if _tall(crop):
+            return running_up_and_down(crop.whole)
+        doubtful = _sureness(line) < UNSURE and not self.decoder.restricted
+        return climbing_and_falling(crop.whole) if doubtful else iter(())
 
     def _read_as_they_lie(self, crops: Sequence[Crop], characters: bool, beside: bool) -> list[Line]:
         by_width: dict[int, list[int]] = defaultdict(list)
@@ -297,14 +305,6 @@ def _sureness(line: Line) -> float:
 
 def _tall(crop: Crop) -> bool:
     return crop.height > TALL * crop.width
-
-
-def _views(crop: Crop, line: Line) -> Iterator[View]:
-    if crop.whole is None:
-        return iter(())
-    if _tall(crop):
-        return running_up_and_down(crop.whole)
-    return climbing_and_falling(crop.whole) if _sureness(line) < UNSURE else iter(())
 
 
 def _sureness_to_beat(crop: Crop, line: Line) -> float:
