@@ -82,8 +82,9 @@ class Recognizer:
             self.preprocessing = Preprocessing.from_dict(self.card["preprocessing"])
         except (KeyError, TypeError, AttributeError, CharsetError) as error:
             raise ModelError(f"model {name} has an unusable model.json: {error}") from None
-        self._both_widths = set(WIDE.values()) <= set(self.charset.characters)
         self.decoder = Decoder.create(self.charset, self.card.get("decoder") or {}, **decoding)
+        # Where texts are ruled out, no other may come of what is left.
+        self._both_widths = set(WIDE.values()) <= set(self.charset.characters) and not self.decoder.restricted
         self._pool: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
 
