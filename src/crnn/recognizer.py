@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
-import threading
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,9 +26,13 @@ from crnn.turning import LONG, TALL, View, climbing_and_falling, running_up_and_
 
 BATCH = 64  # crops that the network sees at a time,
 BATCH_PIXELS = BATCH * 256  # and columns of pixels, so that long lines do not multiply the memory
-READ_AHEAD = 1024  # images that are sorted by width together,
+READ_AHEAD = 1024  # images of a group, which are sorted by width together;
+PART = 32  # of them a core prepares at a time, and fewer are not worth sharing
+GROUPS = 2  # are under way at a time, so that no core waits for the end of one
 UNSURE = 0.8  # of a character on average, below which a short crop is tried as a climbing and a falling line
-READ_FIRST = 32  # of which the first come in smaller groups, so that a few images, too, are shared among the cores
+
+Each: TypeAlias = Callable[[Callable[..., Any], Iterable[Any]], Iterator[Any]]
+"""`map`, or that of threads."""
 
 
 def load(
@@ -85,8 +88,8 @@ class Recognizer:
         self.decoder = Decoder.create(self.charset, self.card.get("decoder") or {}, **decoding)
         # Where texts are ruled out, no other may come of what is left.
         self._both_widths = set(WIDE.values()) <= set(self.charset.characters) and not self.decoder.restricted
-        self._pool: ThreadPoolExecutor | None = None
-        self._lock = threading.Lock()
+        self._cores = ThreadPoolExecutor(self.engine.parallel, "crnn-core")
+        self._groups = ThreadPoolExecutor(GROUPS, "crnn-group")  # they wait for the cores
 
     def read(self, source: ImageSource, characters: bool = True) -> Line:
         """Read one image: a path, encoded bytes, a PIL image or a numpy array; `characters` as for `read_many`."""
@@ -106,24 +109,24 @@ class Recognizer:
     ) -> Iterator[tuple[ImageSource, Line | CrnnError]]:
         """Read any number, in their order, yielding (source, Line) or, for one that cannot be read, (source, error).
 
-        A few groups of images are read ahead, each on a core of its own, where decoding and preparing the images goes
-        on beside the network of the others. `characters`: with the places of the characters, or the text alone, which
-        is quicker.
+        Of a group of images every core decodes and prepares a part, and then takes batches of one width until none is
+        left; meanwhile the next group is begun. `characters`: with the places of the characters, or the text alone,
+        which is quicker.
         """
         sources = iter(sources)
-        if len(chunk := list(islice(sources, READ_FIRST))) < READ_FIRST or self.engine.parallel == 1:
-            while chunk:
-                yield from zip(chunk, self._read_chunk(chunk, characters), strict=True)
-                chunk = list(islice(sources, READ_AHEAD))
+        if len(group := list(islice(sources, READ_AHEAD))) < PART or self.engine.parallel == 1:
+            while group:
+                yield from zip(group, self._read_group(group, characters, False, map), strict=True)
+                group = list(islice(sources, READ_AHEAD))
             return
-        pool, size = self._threads(), READ_FIRST
         ahead: deque[tuple[list[ImageSource], Future[list[Line | CrnnError]]]] = deque()
         try:
-            while chunk or ahead:
-                while chunk and len(ahead) <= self.engine.parallel:
-                    ahead.append((chunk, pool.submit(self._read_chunk, chunk, characters, True)))
-                    size = min(2 * size, READ_AHEAD)
-                    chunk = list(islice(sources, size))
+            while group or ahead:
+                while group and len(ahead) < GROUPS:
+                    ahead.append(
+                        (group, self._groups.submit(self._read_group, group, characters, True, self._cores.map))
+                    )
+                    group = list(islice(sources, READ_AHEAD))
                 done, lines = ahead.popleft()
                 yield from zip(done, lines.result(), strict=True)
         finally:
@@ -154,6 +157,9 @@ class Recognizer:
             raise ImageError(f"{name or path}: {error}") if name or path else error from None
         return Crop(prepared, width, height, path, small(pixels) if short and self.turning else None)
 
+    def _try_crops(self, sources: Sequence[ImageSource]) -> list[Crop | ImageError]:
+        return [self._try_crop(source) for source in sources]
+
     def _try_crop(self, source: ImageSource) -> Crop | ImageError:
         try:
             return self.crop(source)
@@ -167,7 +173,10 @@ class Recognizer:
         that rules texts out, for its doubts are its own); the surest answer counts, if it is more than one character.
         `beside`: other threads read at the same time (see `Engine.run`).
         """
-        lines = self._read_as_they_lie(crops, characters, beside)
+        return self._read_crops(crops, characters, beside, map)
+
+    def _read_crops(self, crops: Sequence[Crop], characters: bool, beside: bool, each: Each) -> list[Line]:
+        lines = self._read_as_they_lie(crops, characters, beside, each)
         views = [(i, view) for i, crop in enumerate(crops) for view in self._views(crop, lines[i])]
         seen = [image.prepare(view.pixels, self.preprocessing) for _, view in views]
         others = [
@@ -175,7 +184,7 @@ class Recognizer:
             for prepared, (i, view) in zip(seen, views, strict=True)
         ]
         surest = {i: _sureness_to_beat(crops[i], lines[i]) for i, _ in views}
-        for (i, view), line in zip(views, self._read_as_they_lie(others, characters, beside), strict=True):
+        for (i, view), line in zip(views, self._read_as_they_lie(others, characters, beside, each), strict=True):
             if len(line.text) > 1 and _sureness(line) > surest[i]:
                 lines[i], surest[i] = _seen_back(line, view, crops[i]), _sureness(line)
         return lines
@@ -188,34 +197,36 @@ class Recognizer:
         doubtful = _sureness(line) < UNSURE and not self.decoder.restricted
         return climbing_and_falling(crop.whole) if doubtful else iter(())
 
-    def _read_as_they_lie(self, crops: Sequence[Crop], characters: bool, beside: bool) -> list[Line]:
+    def _read_as_they_lie(self, crops: Sequence[Crop], characters: bool, beside: bool, each: Each) -> list[Line]:
         by_width: dict[int, list[int]] = defaultdict(list)
         for i, crop in enumerate(crops):
             by_width[crop.bucket].append(i)
-        lines: dict[int, Line] = {}
-        for width, members in by_width.items():
+        batches: list[tuple[int, int, list[int]]] = []  # width, rows, crops
+        for width, members in sorted(by_width.items(), reverse=True):  # the longest first, to end on all cores at once
             start = 0
             while start < len(members):
                 rows = _rows(len(members) - start, width)
-                batch = [crops[i] for i in members[start : start + rows]]
-                decodings = self._decode([crop.pixels for crop in batch], width, rows, beside)
-                read = self._lines(batch, decodings) if characters else self._texts(batch, decodings)
-                lines.update(zip(members[start : start + rows], read, strict=True))
+                batches.append((width, rows, members[start : start + rows]))
                 start += rows
+
+        def read(batch: tuple[int, int, list[int]]) -> list[Line]:
+            width, rows, members = batch
+            chosen = [crops[i] for i in members]
+            decodings = self._decode([crop.pixels for crop in chosen], width, rows, beside)
+            return self._lines(chosen, decodings) if characters else self._texts(chosen, decodings)
+
+        lines: dict[int, Line] = {}
+        for (_, _, members), found in zip(batches, each(read, batches), strict=True):
+            lines.update(zip(members, found, strict=True))
         return [lines[i] for i in range(len(crops))]
 
-    def _read_chunk(
-        self, sources: Sequence[ImageSource], characters: bool, beside: bool = False
+    def _read_group(
+        self, sources: Sequence[ImageSource], characters: bool, beside: bool, each: Each
     ) -> list[Line | CrnnError]:
-        tried = [self._try_crop(source) for source in sources]
-        lines = iter(self.read_crops([crop for crop in tried if isinstance(crop, Crop)], characters, beside))
+        parts = [sources[start : start + PART] for start in range(0, len(sources), PART)]
+        tried = list(chain.from_iterable(each(self._try_crops, parts)))
+        lines = iter(self._read_crops([crop for crop in tried if isinstance(crop, Crop)], characters, beside, each))
         return [next(lines) if isinstance(crop, Crop) else crop for crop in tried]
-
-    def _threads(self) -> ThreadPoolExecutor:
-        with self._lock:
-            if self._pool is None:
-                self._pool = ThreadPoolExecutor(self.engine.parallel, "crnn")
-            return self._pool
 
     def _decode(self, crops: Sequence[image.Image], width: int, rows: int, beside: bool) -> list[ctc.Decoding]:
         stride = self.preprocessing.stride
