@@ -2,7 +2,9 @@
 # The one path to the bundled English models: rendered words and real crops in, src/crnn/weights/en or en-fast out.
 #
 #   runs/en.sh DATA [MODEL] [RUN]      MODEL is en, or en-fast, which starts from the bundled en; resumes when called again.
-#                                       The published weights had as many steps in several parts: docs/experiments.md
+#
+# On two cores en takes about two and a half hours, en-fast three quarters of one. The published en had more steps, in
+# several parts that were averaged: docs/experiments.md
 #
 # DATA holds NAME_train.zip (images/ and labels.tsv each) for the six sources below, text/ with the word lists, and
 # fonts-latin.txt with the Debian packages of the faces: apt-get install --no-install-recommends $(cat fonts-latin.txt)
@@ -18,7 +20,7 @@ sources=(iiit5k svt icdar03 icdar15 funsd sroie)
 {
     echo "train = ["
     # Weights: share among the real crops. Labels of svt and sroie are capitals whatever is printed.
-    for each in "iiit5k 7 false" "svt 1 true" "icdar03 3 false" "icdar15 12 false" "funsd 8 false" "sroie 4 true"; do
+    for each in "iiit5k 8 false" "svt 1 true" "icdar03 3 false" "icdar15 12 false" "funsd 8 false" "sroie 4 true"; do
         read -r name weight fold <<<"$each"
         echo "  { path = \"$data/${name}_train.zip\", split = \"train\", weight = $weight, fold_case = $fold },"
     done

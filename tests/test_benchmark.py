@@ -212,6 +212,8 @@ def labelled(tmp_path_factory):
 def test_int8_is_calibrated_checked_and_read_by_both_engines(labelled, tmp_path, monkeypatch):
     done = quantise.quantise("en", tmp_path / "small", [labelled], crops=12, most=0.5)
     assert (done.before, done.samples) == (1.0, 6)
+    half, eight = ((tmp_path / "small" / name).stat().st_size for name in ("model.onnx", "model-int8.onnx"))
+    assert eight < 0.6 * half
     data = [file.read_bytes() for file in sorted(labelled.glob("*.jpg"))]
     expected = [line.text for line in crnn.load("en").read_batch(data)]
     for engine in ("openvino", "onnxruntime"):

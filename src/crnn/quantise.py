@@ -1,8 +1,8 @@
 """Eight bits: a model whose convolutions multiply in int8, calibrated on crops and checked for what that costs.
 
 NNCF decides the ranges; the LSTMs keep their precision, for no engine gains by fewer bits there, and so do the first
-layers: faint text is told from its ground by less than a 256th of their range. The result is an ONNX file with
-quantised weights that OpenVINO and ONNX Runtime read as any other.
+layers: faint text is told from its ground by less than a 256th of their range. The LSTMs' weights are stored in eight
+bits all the same. The result is an ONNX file that OpenVINO and ONNX Runtime read as any other.
 """
 
 from __future__ import annotations
@@ -71,6 +71,7 @@ def quantise(
         batches = list(_batches([crop for crop, _ in labelled[::2]]))
         file = Path(place, INT8)
         graph = _quantised(onnx.load(str(whole)), batches)
+        _pack_lstms(graph)
         store_half(graph)
         onnx.save(graph, str(file))
         checked = labelled[1::2]
@@ -144,6 +145,26 @@ def _first_layers(graph: Any) -> list[str]:
         return node.op_type != "Conv" or outputs.get(node.input[1], 0) <= _WIDE
 
     return [node.name for node in itertools.takewhile(narrow, graph.graph.node) if node.op_type in ("Conv", "Add")]
+
+
+def _pack_lstms(graph: Any) -> None:
+    """The LSTMs' weights become int8 with a scale for each row; engines multiply them out when they open the file."""
+    import onnx
+
+    large = {name for node in graph.graph.node if node.op_type == "LSTM" for name in node.input[1:3]}
+    unpack = []
+    for weights in [each for each in graph.graph.initializer if each.name in large]:
+        name, values = weights.name, onnx.numpy_helper.to_array(weights)
+        scale = np.maximum(np.abs(values).max(axis=-1, keepdims=True), np.float32(1e-9)) / np.float32(127)
+        weights.CopyFrom(onnx.numpy_helper.from_array(np.rint(values / scale).astype(np.int8), f"{name}_int8"))
+        graph.graph.initializer.append(onnx.numpy_helper.from_array(scale, f"{name}_scale"))
+        unpack += [
+            onnx.helper.make_node("Cast", [f"{name}_int8"], [f"{name}_whole"], to=onnx.TensorProto.FLOAT),
+            onnx.helper.make_node("Mul", [f"{name}_whole", f"{name}_scale"], [name]),
+        ]
+    nodes = [*unpack, *graph.graph.node]
+    del graph.graph.node[:]
+    graph.graph.node.extend(nodes)
 
 
 def _right(reader: Recognizer, labelled: Sequence[tuple[Crop, str]]) -> float:
