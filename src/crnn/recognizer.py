@@ -22,7 +22,7 @@ from crnn.errors import CharsetError, CrnnError, ImageError, ModelError
 from crnn.image import ImageSource, Preprocessing
 from crnn.marks import WIDE, full_width
 from crnn.runtime import Engine, open_engine
-from crnn.turning import LONG, TALL, View, climbing_and_falling, running_up_and_down, small
+from crnn.turning import LEAST_ROWS, LONG, TALL, View, climbing_and_falling, running_up_and_down, small
 
 BATCH = 64  # crops that the network sees at a time,
 BATCH_PIXELS = BATCH * 256  # and columns of pixels, so that long lines do not multiply the memory
@@ -195,7 +195,7 @@ class Recognizer:
         if _tall(crop):
             return running_up_and_down(crop.whole)
         doubtful = _sureness(line) < UNSURE and not self.decoder.restricted
-        return climbing_and_falling(crop.whole) if doubtful else iter(())
+        return climbing_and_falling(crop.whole) if doubtful and crop.height >= LEAST_ROWS else iter(())
 
     def _read_as_they_lie(self, crops: Sequence[Crop], characters: bool, beside: bool, each: Each) -> list[Line]:
         by_width: dict[int, list[int]] = defaultdict(list)

@@ -19,6 +19,7 @@ from crnn.image import Image
 
 TALL = 1.2  # height over width from which on text may run up or down
 LONG = 3.0  # width over height from which on text cannot climb much
+LEAST_ROWS = 20  # of a crop; a strip of fewer holds too little of a line
 _CLIMBS = (-30.0, -15.0, 15.0, 30.0)  # degrees; on training crops of street photographs 15 helps most, 45 none
 _ROWS = 96  # of the shorter side: more would only fill memory
 
