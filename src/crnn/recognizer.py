@@ -26,7 +26,7 @@ from crnn.turning import LEAST_ROWS, LONG, TALL, View, climbing_and_falling, run
 
 BATCH = 64  # crops that the network sees at a time,
 BATCH_PIXELS = BATCH * 256  # and columns of pixels, so that long lines do not multiply the memory
-READ_AHEAD = 1024  # images of a group, which are sorted by width together;
+READ_AHEAD = 512  # images of a group, which are sorted by width together;
 PART = 32  # of them a core prepares at a time, and fewer are not worth sharing
 GROUPS = 2  # are under way at a time, so that no core waits for the end of one
 UNSURE = 0.8  # of a character on average, below which a short crop is tried as a climbing and a falling line
