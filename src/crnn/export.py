@@ -259,9 +259,14 @@ def store_half(graph: Any) -> None:
             name = weights.name
             weights.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float16), f"{name}_half"))
             casts.append(onnx.helper.make_node("Cast", [f"{name}_half"], [name], to=onnx.TensorProto.FLOAT))
-    nodes = [*casts, *graph.graph.node]
+    put_first(graph, casts)
+
+
+def put_first(graph: Any, nodes: Sequence[Any]) -> None:
+    """Nodes before all others of an ONNX model, which lists them in the order of their computation."""
+    after = list(graph.graph.node)
     del graph.graph.node[:]
-    graph.graph.node.extend(nodes)
+    graph.graph.node.extend([*nodes, *after])
 
 
 def _open(path: Path) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:

@@ -25,7 +25,7 @@ from crnn import image, metrics, pretrained
 from crnn.charset import Charset
 from crnn.data.sources import open_source
 from crnn.errors import ConfigError, DataError, ModelError
-from crnn.export import export_folder, export_onnx, store_half
+from crnn.export import export_folder, export_onnx, put_first, store_half
 from crnn.recognizer import Crop, Recognizer, load
 from crnn.runtime import INT8
 
@@ -162,9 +162,7 @@ def _pack_lstms(graph: Any) -> None:
             onnx.helper.make_node("Cast", [f"{name}_int8"], [f"{name}_whole"], to=onnx.TensorProto.FLOAT),
             onnx.helper.make_node("Mul", [f"{name}_whole", f"{name}_scale"], [name]),
         ]
-    nodes = [*unpack, *graph.graph.node]
-    del graph.graph.node[:]
-    graph.graph.node.extend(nodes)
+    put_first(graph, unpack)
 
 
 def _right(reader: Recognizer, labelled: Sequence[tuple[Crop, str]]) -> float:
