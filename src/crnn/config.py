@@ -75,6 +75,7 @@ class TrainConfig:
     init: str = ""  # bundled model or model folder whose weights to start from
     steps: int = 2000  # updates in all
     column_steps: int = 0  # of these, how many first learn each column from the rendered character under it
+    occlude: float = 0.0  # part of the crops with a letter's width hidden, to be told by its neighbours
     batch: int = 64  # crops that a device sees at once; a quarter of them where they are wide
     accumulate: int = 1  # batches of each device whose gradients make one update
     devices: int = (
@@ -107,8 +108,9 @@ class TrainConfig:
         for name in ("devices", "workers", "column_steps", "patience", "overfit", "old_skills"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} = {getattr(self, name)} is impossible: it must be 0 or more")
-        if not 0.0 <= self.synth.share <= 1.0:
-            raise ConfigError(f"synth.share = {self.synth.share} is impossible: it is a part, from 0 to 1")
+        for name, part in (("synth.share", self.synth.share), ("occlude", self.occlude)):
+            if not 0.0 <= part <= 1.0:
+                raise ConfigError(f"{name} = {part} is impossible: it is a part, from 0 to 1")
         if self.column_steps and not self.synth.share:
             raise ConfigError(
                 "column_steps needs rendered crops, whose characters have known places: set synth.share above 0"

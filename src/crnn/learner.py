@@ -258,7 +258,15 @@ class _Phased:
             # Each phase counts its own batches; the second must not render the first one's crops again.
             first = begin * config.batch * hands
             mixture = Mixture(
-                kept, learner.charset, learner.preprocessing, config.batch, config.seed, first, hands, mine
+                kept,
+                learner.charset,
+                learner.preprocessing,
+                config.batch,
+                config.seed,
+                first,
+                hands,
+                mine,
+                config.occlude,
             )
             batches = iter(Batches(mixture, step - begin, config.workers))
             while step < end:

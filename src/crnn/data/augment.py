@@ -145,3 +145,24 @@ def augment(image: np.ndarray, rng: random.Random, strength: float = 1.0) -> np.
     if rng.random() < 0.12 * strength:
         image = np.ascontiguousarray(image[..., rng.choice(((2, 1, 0), (1, 0, 2), (0, 2, 1)))])
     return degrade(image, rng, 0.7 * strength)
+
+
+def occlude(crop: np.ndarray, rng: random.Random) -> np.ndarray:
+    """A strip about as wide as a letter smeared or covered: what stood there is told by the letters around it
+    (Wang et al., VisionLAN, arXiv 2108.09661, hide whole characters for that). The ends stay: nobody could
+    tell a letter hidden there from bare ground. So do narrow crops. crop: uint8 (H, W, C), what the network sees."""
+    height, width = crop.shape[:2]
+    wide = int(height * rng.uniform(0.2, 0.7))
+    end = height // 2
+    if width < max(4 * wide, 2 * end + wide + 1):
+        return crop
+    left = rng.randrange(end, width - wide - end)
+    crop = crop.copy()
+    strip = crop[:, left : left + wide]
+    if rng.random() < 0.6:
+        smeared = cv2.GaussianBlur(strip, (0, 0), height * rng.uniform(0.12, 0.35))
+        strip[:] = smeared.reshape(strip.shape)
+    else:
+        grain = noise((height, wide), rng)[..., : crop.shape[2]] * rng.uniform(0, 40)
+        strip[:] = np.clip(grain + rng.randrange(256), 0, 255).astype(np.uint8)
+    return crop

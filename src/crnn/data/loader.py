@@ -13,7 +13,7 @@ import os
 import random
 import signal
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import count
 from typing import Any, Protocol
@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from crnn import ctc
 from crnn.charset import BLANK, Charset
-from crnn.data.augment import augment
+from crnn.data.augment import augment, occlude
 from crnn.data.sources import Source
 from crnn.errors import CrnnError, DataError
 from crnn.image import Preprocessing, bucket, load, prepare, stack, timesteps
@@ -112,7 +112,8 @@ class Mixture(Dataset[list[Batch]]):
     """Item c is chunk c: for each of `batches_per_chunk` updates a batch of `batch` crops for every hand of `mine`, one
     hand after the other; fewer crops where they are wide.
 
-    `first` is the number of the first rendered sample; `hands` are dealt to in all, `mine` are those of this process.
+    `first` is the number of the first rendered sample; `hands` are dealt to in all, `mine` are those of this process;
+    `occluded` is the part of the crops with a letter's width hidden.
     """
 
     def __init__(
@@ -125,9 +126,11 @@ class Mixture(Dataset[list[Batch]]):
         first: int = 0,
         hands: int = 1,
         mine: Sequence[int] = (0,),
+        occluded: float = 0.0,
     ) -> None:
         self.parts, self.charset, self.preprocessing = list(parts), charset, preprocessing
         self.seed, self.first, self.hands, self.mine = seed, first, hands, tuple(mine)
+        self.occluded = occluded
         # The widest sixth of a chunk goes into smaller batches: a batch of lines costs what a batch of words does. The
         # sizes are the same in every chunk, since every new shape costs the engine time.
         self._sizes = [batch] * 10 + [max(1, batch // 2)] * 2 + [max(1, batch // 4)] * 4
@@ -168,8 +171,11 @@ class Mixture(Dataset[list[Batch]]):
         return [before - sum(others), *others]
 
     def _item(self, number: int, part: Part, position: int) -> _Item:
-        if part.endless:
-            return self._rendered(part, position)
+        item = self._rendered(part, position) if part.endless else self._labelled(number, part, position)
+        rng = random.Random(f"{self.seed}/{number}/{position}/occlude")
+        return replace(item, crop=occlude(item.crop, rng)) if rng.random() < self.occluded else item
+
+    def _labelled(self, number: int, part: Part, position: int) -> _Item:
         source: Any = part.source
         epoch, place = divmod(position, len(source))
         first = int(_order(len(source), self.seed, number, epoch)[place])
