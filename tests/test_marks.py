@@ -1,8 +1,8 @@
-"""One rule for the width of marks, for what is rendered and for what is read."""
+"""One rule for marks beside Chinese, for what is rendered and for what is read."""
 
 import pytest
 
-from crnn.marks import full_width
+from crnn.marks import full_width, kept, typeset
 
 
 @pytest.mark.parametrize(
@@ -23,3 +23,20 @@ def test_marks_that_touch_chinese_are_full_width_and_brackets_go_by_what_they_ho
     assert full_width(text) == expected
     assert full_width(expected) == expected
     assert len(full_width(text)) == len(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("公序良（ 见习期 ）不愉", "公序良（见习期）不愉"),
+        ('风筝会"at"，', "风筝会“at”，"),
+        ('"中国"和"at"之间', "“中国”和“at”之间"),
+        ("1.53 prep 第五日 , 好", "1.53 prep 第五日，好"),
+        ('no Chinese , "here"', 'no Chinese , "here"'),
+    ],
+)
+def test_marks_beside_chinese_have_no_spaces_and_quotes_are_curly(text, expected):
+    assert typeset(text) == expected
+    assert typeset(expected) == expected
+    assert [text[i] for i in kept(text, expected) if text[i].isalnum()] == [c for c in expected if c.isalnum()]
+    assert len(kept(text, expected)) == len(expected)

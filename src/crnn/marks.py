@@ -1,7 +1,8 @@
-"""Marks beside Chinese: which of two widths, where by its look alone nobody could tell.
+"""Marks beside Chinese: which of two widths and with which spaces, where by the look alone nobody could tell.
 
 The rule, for texts that are rendered and for those that are read: a mark that touches a Chinese character is
-full-width, brackets go by what they hold, and everything else stays as it is.
+full-width, brackets and quotation marks go by what they hold or touch, full-width marks bring their own room and have
+no spaces beside them, and everything else stays as it is.
 """
 
 from __future__ import annotations
@@ -19,6 +20,14 @@ _RULES = [
     *((re.compile(rf"{re.escape(mark)}(?={HAN})"), WIDE[mark]) for mark in ",:;!?"),
     (re.compile(rf"(?<={HAN})\.(?![0-9A-Za-z.])"), "。"),
 ]
+_QUOTES = [
+    (re.compile(rf"\"(?=[^\"]*{HAN}[^\"]*\")([^\"]*)\""), r"“\1”"),
+    (re.compile(rf"(?<={HAN})\"([^\"]+)\"|\"([^\"]+)\"(?={HAN})"), r"“\1\2”"),
+    (re.compile(rf"\"(?={HAN})"), "“"),
+    (re.compile(rf"(?<={HAN})\""), "”"),
+]
+_SPACES = re.compile(rf"(?<={HAN}) +(?=[,.:;!?)])|(?<=[,:;!?(]) +(?={HAN})")
+_ROOM = re.compile(r" *([，。：；！？（）、《》「」]) *")
 
 
 def full_width(text: str) -> str:
@@ -27,3 +36,21 @@ def full_width(text: str) -> str:
         for pattern, mark in _RULES:
             text = pattern.sub(mark, text)
     return text
+
+
+def typeset(text: str) -> str:
+    """The marks by the rule. Some spaces are left out; every other character stays or is replaced by one."""
+    if re.search(HAN, text):
+        for pattern, mark in _QUOTES:
+            text = pattern.sub(mark, text)
+        text = _ROOM.sub(r"\1", full_width(_SPACES.sub("", text)))
+    return text
+
+
+def kept(text: str, typeset: str) -> list[int]:
+    """Which of the characters of `text` those of `typeset(text)` were."""
+    places: list[int] = []
+    for i, character in enumerate(text):
+        if len(places) < len(typeset) and (character == " ") == (typeset[len(places)] == " "):
+            places.append(i)
+    return places

@@ -20,7 +20,7 @@ from crnn.decoding import Decoder
 from crnn.document import Box, Character, Line
 from crnn.errors import CharsetError, CrnnError, ImageError, ModelError
 from crnn.image import ImageSource, Preprocessing
-from crnn.marks import WIDE, full_width
+from crnn.marks import WIDE, kept, typeset
 from crnn.runtime import Engine, open_engine
 from crnn.turning import LEAST_ROWS, LONG, TALL, View, climbing_and_falling, running_up_and_down, small
 
@@ -266,14 +266,13 @@ class Recognizer:
         padding = np.repeat(joined[-1:], max(0, steps - len(joined)), axis=0)
         return np.concatenate([joined, padding])[:steps]
 
-    def _text(self, decoding: ctc.Decoding) -> str:
-        text = self.charset.decode(decoding.classes)
-        return full_width(text) if self._both_widths else text
+    def _text(self, read: str) -> str:
+        return typeset(read) if self._both_widths else read
 
     def _texts(self, crops: Sequence[Crop], decodings: Sequence[ctc.Decoding]) -> list[Line]:
         lines = []
         for crop, decoding in zip(crops, decodings, strict=True):
-            text = self._text(decoding)
+            text = self._text(self.charset.decode(decoding.classes))
             if self.decoder.splitter:
                 text = self.decoder.splitter.split(text)
             lines.append(Line(text, decoding.confidence, path=crop.path))
@@ -283,11 +282,10 @@ class Recognizer:
         lines = []
         places = iter(self._boxes(crops, decodings))
         for crop, decoding in zip(crops, decodings, strict=True):
-            text = self._text(decoding)
-            characters = [
-                Character(character, confidence, next(places))
-                for character, confidence in zip(text, decoding.confidences, strict=True)
-            ]
+            read = self.charset.decode(decoding.classes)
+            text = self._text(read)
+            found = list(zip(decoding.confidences, islice(places, len(read)), strict=True))
+            characters = [Character(character, *found[i]) for character, i in zip(text, kept(read, text), strict=True)]
             if self.decoder.splitter:
                 characters = _parted(characters, self.decoder.splitter.split(text))
                 text = "".join(character.text for character in characters)

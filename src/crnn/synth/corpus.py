@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import re
 import string
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from crnn.charset import Charset
 from crnn.errors import DataError
-from crnn.marks import HAN, WIDE, full_width
+from crnn.marks import WIDE, typeset
 
 MAX_LENGTH = 40
 # How often each kind of string is drawn; presets override it.
@@ -62,6 +61,7 @@ class Corpus:
             raise DataError(f"synth mix: unknown kind {unknown[0]!r}; choose from {', '.join(makers)}")
         self.charset = charset
         self._known = frozenset(charset.characters)
+        self._both_widths = self._known.issuperset(WIDE.values())
         self.words = [word for word in words if word and self._known.issuperset(word)]
         self.lines = ["".join(c for c in line if c in self._known).strip() for line in lines]
         self.lines = [line for line in self.lines if line]
@@ -114,7 +114,8 @@ class Corpus:
     def sample(self, rng: random.Random) -> str:
         """A non-empty string of at most `max_length` characters, without spaces at its ends, all in the charset."""
         while True:
-            text = _typeset(rng.choices(self._kinds, self._weights)[0](rng), self._known)[: self.max_length].strip()
+            text = rng.choices(self._kinds, self._weights)[0](rng)
+            text = (typeset(text) if self._both_widths else text)[: self.max_length].strip()
             if text and self._known.issuperset(text):
                 return text
             text = "".join(c for c in text if c in self._known).strip()
@@ -221,23 +222,6 @@ def _looks_like_another(character: str, charset: Charset) -> bool:
     form, _, plain = unicodedata.decomposition(character).rpartition(" ")
     alike = form in ("<wide>", "<small>", "<compat>") and chr(int(plain, 16)) in charset.characters
     return alike and character not in "，：；！？（）"
-
-
-_BESIDE_HAN = [
-    (re.compile(rf"\"(?=[^\"]*{HAN}[^\"]*\")([^\"]*)\""), r"“\1”"),
-    (re.compile(rf"\"(?={HAN})"), "“"),
-    (re.compile(rf"(?<={HAN})\""), "”"),
-    (re.compile(rf"(?<={HAN}) +(?=[,.:;!?)])|(?<=[,:;!?(]) +(?={HAN})"), ""),
-]
-
-
-def _typeset(text: str, known: frozenset[str]) -> str:
-    """Marks beside Chinese as print sets them, without spaces: see marks.py."""
-    if re.search(HAN, text) and known.issuperset(WIDE.values()):
-        for pattern, mark in _BESIDE_HAN:
-            text = pattern.sub(mark, text)
-        text = re.sub(r" *([，。：；！？（）、《》「」]) *", r"\1", full_width(text))
-    return text
 
 
 def _recase(word: str, rng: random.Random) -> str:
