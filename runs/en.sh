@@ -6,8 +6,8 @@
 # On two cores en takes about two and a half hours, en-fast three quarters of one. The published en had more steps, in
 # several parts that were averaged: docs/experiments.md
 #
-# DATA holds NAME_train.zip (images/ and labels.tsv each) for the six sources below, text/ with the word lists, and
-# fonts-latin.txt with the Debian packages of the faces: apt-get install --no-install-recommends $(cat fonts-latin.txt)
+# DATA holds NAME_train.zip (images/ and labels.tsv each) for the six sources below and fonts-latin.txt with the Debian
+# packages of the faces: apt-get install --no-install-recommends $(cat fonts-latin.txt). The words are those of wordfreq.
 set -euo pipefail
 data=$(realpath "${1:?usage: runs/en.sh DATA [MODEL] [RUN]}")
 model=${2:-en}
@@ -31,8 +31,6 @@ sources=(iiit5k svt icdar03 icdar15 funsd sroie)
         echo "  { path = \"$data/${name}_train.zip\", split = \"valid\", fold_case = $fold },"
     done
     echo "]"
-    echo "[synth]"
-    echo "corpus = [\"$data/text/eng.wordlist.txt\", \"$data/text/lexicon90k.txt\"]"
 } >"$run.toml"
 
 if [[ -f $run/last.ckpt && ! -f $run/model.onnx ]]; then

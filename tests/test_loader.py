@@ -144,3 +144,16 @@ def test_what_cannot_be_trained_on_is_named(tmp_path):
 def test_a_mixture_of_nothing_is_refused(folder):
     with pytest.raises(DataError, match="weight 0"):
         Mixture([Part(open_source(folder), 0.0)], CHARSET, PREPROCESSING, 8)
+
+
+def test_letters_are_hidden_only_inside_crops_and_labels_stay(folder):
+    parts = [Part(open_source(folder), 1.0)]
+    plain = take(Batches(Mixture(parts, CHARSET, PREPROCESSING, 8, seed=3), workers=0), 16)
+    hidden = take(Batches(Mixture(parts, CHARSET, PREPROCESSING, 8, seed=3, occluded=1.0), workers=0), 16)
+    changed = 0
+    for a, b in zip(plain, hidden, strict=True):
+        assert a.paths == b.paths and a.labels == b.labels
+        columns = (a.images != b.images).any(dim=1).any(dim=1)  # (N, W)
+        changed += int(columns.any(dim=1).sum())
+        assert not columns[:, : PREPROCESSING.height // 2].any()
+    assert changed > 20
