@@ -25,7 +25,7 @@ PLAIN = {"name": "sgd", "learning_rate": 0.01, "batch_rule": "none", "ema": 0.9}
 class Doubled(Mixture):
     """What two processes deal to themselves as one batch of twice the size, for one process."""
 
-    def __init__(self, parts, charset, preprocessing, batch, seed, first, hands, mine) -> None:
+    def __init__(self, parts, charset, preprocessing, batch, seed, first, *_) -> None:
         super().__init__(parts, charset, preprocessing, batch, seed, first, hands=2)
 
     def __getitem__(self, chunk: int) -> list:
