@@ -12,6 +12,11 @@ import re
 HAN = "[\u3400-\u9fff]"
 WIDE = dict(zip(",.:;!?()", "，。：；！？（）", strict=True))
 _RULES = [
+    (re.compile(rf"\"(?=[^\"]*{HAN}[^\"]*\")([^\"]*)\""), r"“\1”"),
+    (re.compile(rf"(?<={HAN})\"([^\"]+)\"|\"([^\"]+)\"(?={HAN})"), r"“\1\2”"),
+    (re.compile(rf"\"(?={HAN})"), "“"),
+    (re.compile(rf"(?<={HAN})\""), "”"),
+    (re.compile(rf"(?<={HAN}) +(?=[,.:;!?)])|(?<=[,:;!?(]) +(?={HAN})"), ""),
     (re.compile(rf"\((?=[^()]*{HAN}[^()]*\))"), "（"),
     (re.compile(r"(?<=（)([^()]*)\)"), r"\1）"),
     (re.compile(rf"\((?={HAN})"), "（"),
@@ -19,31 +24,15 @@ _RULES = [
     *((re.compile(rf"(?<={HAN}){re.escape(mark)}"), WIDE[mark]) for mark in ",:;!?)"),
     *((re.compile(rf"{re.escape(mark)}(?={HAN})"), WIDE[mark]) for mark in ",:;!?"),
     (re.compile(rf"(?<={HAN})\.(?![0-9A-Za-z.])"), "。"),
+    (re.compile(r" *([，。：；！？（）、《》「」]) *"), r"\1"),
 ]
-_QUOTES = [
-    (re.compile(rf"\"(?=[^\"]*{HAN}[^\"]*\")([^\"]*)\""), r"“\1”"),
-    (re.compile(rf"(?<={HAN})\"([^\"]+)\"|\"([^\"]+)\"(?={HAN})"), r"“\1\2”"),
-    (re.compile(rf"\"(?={HAN})"), "“"),
-    (re.compile(rf"(?<={HAN})\""), "”"),
-]
-_SPACES = re.compile(rf"(?<={HAN}) +(?=[,.:;!?)])|(?<=[,:;!?(]) +(?={HAN})")
-_ROOM = re.compile(r" *([，。：；！？（）、《》「」]) *")
-
-
-def full_width(text: str) -> str:
-    """As many characters, the marks among them by the rule."""
-    if re.search(HAN, text):
-        for pattern, mark in _RULES:
-            text = pattern.sub(mark, text)
-    return text
 
 
 def typeset(text: str) -> str:
     """The marks by the rule. Some spaces are left out; every other character stays or is replaced by one."""
     if re.search(HAN, text):
-        for pattern, mark in _QUOTES:
+        for pattern, mark in _RULES:
             text = pattern.sub(mark, text)
-        text = _ROOM.sub(r"\1", full_width(_SPACES.sub("", text)))
     return text
 
 
