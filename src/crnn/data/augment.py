@@ -122,29 +122,35 @@ def degrade(image: np.ndarray, rng: random.Random, strength: float = 1.0, least:
 def augment(image: np.ndarray, rng: random.Random, strength: float = 1.0) -> np.ndarray:
     """A labelled crop seen slightly differently: moved, turned, sheared, stretched, recoloured and degraded."""
     height, width = image.shape[:2]
+    least = LEAST_ROWS
     if rng.random() < 0.75 * strength:
         rotation, shear = rng.gauss(0, 0.05), rng.gauss(0, 0.12)
         stretch = min(1.4, max(0.62, 1 + rng.gauss(-0.03, 0.16)))
         zoom = rng.uniform(0.92, 1.06)
         jitter = 0.05 * min(height, width)
+        out_height = height
+        if rng.random() < 0.2:  # a line that runs up or down, cut out with room for its ends: letters halved at most
+            rotation = rng.uniform(-1, 1) * min(0.5, height / width)
+            out_height += round(abs(rotation) * width)
+            least *= out_height / height
+        else:  # Lines are long: the same angle would push their ends out of the picture.
+            rotation *= min(1.0, 4 * height / width)
         corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
         centre = np.array([width / 2, height / 2], np.float32)
-        # Lines are long: the same angle would push their ends out of the picture.
-        rotation *= min(1.0, 4 * height / width)
         turn = np.array([[1.0, -shear - rotation], [rotation, 1.0]], np.float32) * zoom
         target = (corners - centre) @ turn.T + np.array(
             [[rng.uniform(-jitter, jitter), rng.uniform(-jitter, jitter)] for _ in range(4)], np.float32
         )
         out_width = max(4, int(width * stretch))
         target[:, 0] *= out_width / width
-        target += np.array([out_width / 2, height / 2], np.float32)
+        target += np.array([out_width / 2, out_height / 2], np.float32)
         matrix = cv2.getPerspectiveTransform(corners, target.astype(np.float32))
-        image = cv2.warpPerspective(image, matrix, (out_width, height), borderMode=cv2.BORDER_REPLICATE)
+        image = cv2.warpPerspective(image, matrix, (out_width, out_height), borderMode=cv2.BORDER_REPLICATE)
     if rng.random() < 0.10 * strength:
         image = 255 - image
     if rng.random() < 0.12 * strength:
         image = np.ascontiguousarray(image[..., rng.choice(((2, 1, 0), (1, 0, 2), (0, 2, 1)))])
-    return degrade(image, rng, 0.7 * strength)
+    return degrade(image, rng, 0.7 * strength, least)
 
 
 def occlude(crop: np.ndarray, rng: random.Random) -> np.ndarray:

@@ -144,7 +144,7 @@ def random_pose(
     """
     width, height = _extent(drawing)
     steepest = math.asin(min(0.87, max(0.0, (line / share - height) / width)))
-    tilted = rng.random() < 0.2 * strength
+    tilted = rng.random() < 0.3 * strength
     if tilted and rng.random() < 0.4:  # running up or down a sign, as far as it can still be read
         rotation = rng.uniform(-1, 1) * steepest
     else:
