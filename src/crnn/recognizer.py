@@ -29,7 +29,7 @@ BATCH_PIXELS = BATCH * 256  # and columns of pixels, so that long lines do not m
 READ_AHEAD = 512  # images of a group, which are sorted by width together;
 PART = 32  # of them a core prepares at a time, and fewer are not worth sharing
 GROUPS = 2  # are under way at a time, so that no core waits for the end of one
-UNSURE = 0.8  # of a character on average, below which a short crop is tried as a climbing and a falling line
+UNSURE = 0.9  # of a character on average, below which a short crop is tried as a climbing and a falling line
 
 Each: TypeAlias = Callable[[Callable[..., Any], Iterable[Any]], Iterator[Any]]
 """`map`, or that of threads."""
