@@ -75,7 +75,6 @@ def test_text_that_runs_up_or_down_is_read_and_its_characters_are_where_they_are
                 assert character.box == (height - bottom, left, height - top, right)
 
 
-# Not 15: there `en` loses a letter, as the one before did at -15.
 @pytest.mark.parametrize("degrees", [-30, -20, -15, -10, 10, 15, 20, 30])
 def test_text_that_climbs_or_falls_is_read_and_its_characters_are_where_they_are(english, degrees):
     level = load(EXAMPLES / "test_02.jpg")
