@@ -131,6 +131,16 @@ def test_the_corpus_writes_only_what_the_charset_has():
     assert set(charset.characters) <= set("".join(texts))  # and all of it
 
 
+def test_chinese_sentences_hold_marks_as_they_are_printed():
+    # Marks that touch, doubled ones and signs behind numbers: what training never shows is not read.
+    charset = Charset(ENGLISH + "山水人家年月日第章—…“”‘’《》【】（）「」，。、；：！？·～￥℃％")
+    corpus = Corpus(charset, ["山水", "人家", "words"], mix={"sentence": 1.0})
+    rng = random.Random(1)
+    written = "\n".join(corpus.sample(rng) for _ in range(2000))
+    missing = [marks for marks in ("。”", "！”", "：“", "》，", "）。", "——", "……", "—", "℃", "年") if marks not in written]
+    assert not missing
+
+
 def test_what_is_missing_or_wrong_is_said(tmp_path):
     with pytest.raises(DataError, match="no such font file or folder"):
         find_faces([tmp_path / "nowhere"], Charset("a"))

@@ -25,6 +25,9 @@ DEFAULT_MIX = {
 }
 _OPENING = ["(", "[", '"', "'", "$", "#", "*", "<", "{", "-", "&", "@", "~", "_", "|", "/", "+", "=", "^", "`", "\\"]
 _CLOSING = [".", ",", ":", ";", "!", "?", ")", "]", '"', "'", "%", "*", ">", "}", "-", "'s", "...", "/", "+", "|", "\\"]
+# Between and around words of a script without spaces.
+_MARKS = (*"，，，，，，，，，，，。。。。。。。、、、、、：：：；；！！？？·/→—～", "——", "——", "……", "……", "…")
+_ENCLOSED = ("《{}》", "《{}》", "（{}）", "（{}）", "“{}”", "“{}”", "[{}]", "「{}」", "【{}】", "‘{}’")
 _MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
 
 
@@ -165,14 +168,18 @@ class Corpus:
         if rng.random() < 0.04:
             text = rng.choice("•●·◆■★→①②③") + rng.choice(("", " "))
         while len(text) < length:
-            word = self._plain(rng) if rng.random() < 0.88 else rng.choice((_number, self._code))(rng)
+            word = self._plain(rng) if rng.random() < 0.86 else rng.choice((_number, _counted, self._code))(rng)
             if text and text[-1].isascii() + word[0].isascii() >= (1 if spaced else 2) and not text.endswith(" "):
                 text += " "
             text += word
-            if rng.random() < 0.18:
-                text += rng.choice((*"，，，，，，。。。。、、、：：；！？…·/→", "——"))
-            elif rng.random() < 0.06:
-                text += rng.choice(("《{}》", "（{}）", "“{}”", "[{}]", "「{}」")).format(self._plain(rng))
+            kind = rng.random()
+            if kind < 0.17:
+                text += rng.choice(_MARKS)
+            elif kind < 0.22:
+                text += rng.choice(_ENCLOSED).format(self._plain(rng)) + rng.choice(("", "", *"，。、；："))
+            elif kind < 0.24:  # somebody says something
+                said = self._plain(rng) + rng.choice(("", "，", "、")) + self._plain(rng)
+                text += rng.choice(("：", "，", "")) + f"“{said}{rng.choice((*'。。！？，', '……', ''))}”"
         return text[:length]
 
     def _code(self, rng: random.Random) -> str:
@@ -282,6 +289,23 @@ def _number(rng: random.Random) -> str:
         unit = rng.choice(("", "A", "/2", "x", "**", "kg", "ml", "g", "km", "mm"))
         return rng.choice(("#", "No.", "@", "x", "*", "")) + _digits(rng, rng.randint(1, 4)) + unit
     return f"{rng.randrange(100)}{rng.choice(['/', '-', ' - ', 'x', '*', '+', ':', '.'])}{rng.randrange(1000)}"
+
+
+def _counted(rng: random.Random) -> str:
+    """A number as Chinese has it, with what it counts."""
+    number = rng.choice((f"{rng.randrange(10 ** rng.randint(1, 5))}", f"{rng.randrange(100)}.{rng.randrange(10)}"))
+    form = rng.random()
+    if form < 0.45:
+        return number + rng.choice("年月日个元克米号次岁人万亿点分秒楼室天名家台％℃℃")
+    if form < 0.6:
+        return f"第{rng.randint(1, 40)}{rng.choice('章节条页期届次')}"
+    if form < 0.8:
+        year = f"{rng.randint(1900, 2040)}年" if rng.random() < 0.7 else ""
+        return f"{year}{rng.randint(1, 12)}月{rng.randint(1, 31)}日"
+    if form < 0.9:
+        times = [f"{rng.randint(0, 23)}:{rng.randrange(60):02d}" for _ in range(2)]
+        return rng.choice("—-～").join(times)
+    return rng.choice("￥￥±~") + number
 
 
 def _letters_and_digits(rng: random.Random) -> str:
