@@ -25,6 +25,7 @@ DEFAULT_MIX = {
 }
 _OPENING = ["(", "[", '"', "'", "$", "#", "*", "<", "{", "-", "&", "@", "~", "_", "|", "/", "+", "=", "^", "`", "\\"]
 _CLOSING = [".", ",", ":", ";", "!", "?", ")", "]", '"', "'", "%", "*", ">", "}", "-", "'s", "...", "/", "+", "|", "\\"]
+_CLOSING += [").", "),", ");", "):", '."', ',"', '!"', '?"', "].", "],"]
 # Between and around words of a script without spaces.
 _MARKS = (*"，，，，，，，，，，，。。。。。。。、、、、、：：：；；！！？？·/→—～", "——", "——", "……", "……", "…")
 _ENCLOSED = ("《{}》", "《{}》", "（{}）", "（{}）", "“{}”", "“{}”", "[{}]", "「{}」", "【{}】", "‘{}’")
@@ -146,13 +147,22 @@ class Corpus:
         make = [self._plain, self._punctuated, _number, self._code]
         count = rng.choice((2, 2, 2, 3, 3, 4, 5, 6))
         parts = [rng.choices(make, [0.66, 0.14, 0.14, 0.06])[0](rng) for _ in range(count)]
+        if rng.random() < 0.2:  # some of the words in brackets or quotation marks
+            first = rng.randrange(count)
+            last = rng.randrange(first, count)
+            opening, closing = rng.choice(("()", "()", '""', '""', "''", "[]", "<>", "{}"))
+            parts[first] = opening + parts[first]
+            parts[last] += (
+                rng.choice(("", "", "", ",", ".", "!", "?")) + closing + rng.choice(("", "", ".", ",", ";", ":"))
+            )
+        if rng.random() < 0.25:
+            parts[-1] += rng.choice("...,;:!?")
+        between = rng.choice((" : ", ", ", " - ", ". ", "; ", " | ", " = ", " > ")) if rng.random() < 0.15 else " "
+        text = between.join(parts)
         case = rng.random()
-        text = (
-            rng.choice([" ", " ", " ", " ", " : ", ", ", " - "]).join(parts) if rng.random() < 0.2 else " ".join(parts)
-        )
         if case < 0.4:
             return text.upper()
-        return text.capitalize() if case < 0.55 else text.title() if case < 0.65 else text
+        return text.capitalize() if case < 0.6 else text.title() if case < 0.68 else text
 
     def _text(self, rng: random.Random) -> str:
         line = rng.choice(self.lines)
@@ -185,16 +195,25 @@ class Corpus:
     def _code(self, rng: random.Random) -> str:
         if rng.random() < 0.7 or not self._latin:
             return _letters_and_digits(rng)
-        # Names in programs and of files: readLine(), word_count, Makefile.txt
+        # Names in programs, of files and of options: readLine(), word_count, Makefile.txt, C:\\Temp\\new, --quiet
         parts = [rng.choice(self._latin).lower() for _ in range(rng.choice((1, 1, 2, 2, 3)))]
         form = rng.random()
-        if form < 0.3:
+        if form < 0.2:
             name = "_".join(parts)
-        elif form < 0.4:
+        elif form < 0.3:
             return "_".join(parts) + rng.choice((".txt", ".py", ".cpp", ".h", ".pdf", ".jpg", ".xml", ".exe"))
+        elif form < 0.4:
+            slash = rng.choice("/\\")
+            return (
+                rng.choice(("C:", "D:", "", "", "..") if slash == "\\" else ("", "", "~", ".."))
+                + slash
+                + slash.join(parts)
+            )
+        elif form < 0.5:
+            return rng.choice(("--", "--", "-")) + "-".join(parts) + rng.choice(("", "", f"={rng.randrange(100)}"))
         else:
             name = "".join(part.capitalize() for part in parts)
-            name = name if form < 0.6 else name[0].lower() + name[1:]
+            name = name if form < 0.7 else name[0].lower() + name[1:]
         return name + rng.choice(("", "()", "();", "[0]", "::", "(1)"))
 
     def _web(self, rng: random.Random) -> str:
