@@ -137,7 +137,9 @@ def test_chinese_sentences_hold_marks_as_they_are_printed():
     corpus = Corpus(charset, ["山水", "人家", "words"], mix={"sentence": 1.0})
     rng = random.Random(1)
     written = "\n".join(corpus.sample(rng) for _ in range(2000))
-    missing = [marks for marks in ("。”", "！”", "：“", "》，", "）。", "——", "……", "—", "℃", "年") if marks not in written]
+    missing = [
+        marks for marks in ("。”", "！”", "：“", "》，", "）。", "——", "……", "—", "℃", "年") if marks not in written
+    ]
     assert not missing
 
 

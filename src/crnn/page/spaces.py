@@ -9,7 +9,8 @@ from crnn.document import Character, Line
 from crnn.image import Image
 
 _LIKE_A_SPACE = 0.6  # of the usual space's width on the line
-_UNLIKE_A_GAP = 1.5  # times as wide as nine tenths of the white between letters: where print is broken, that is wide
+_UNLIKE_A_GAP = 1.5  # times as wide as nine tenths of the white between letters: where print is broken, that is wide,
+_PIXELS = 2  # and so much wider: on a screen letters are 1 to 3 pixels apart, words 4
 
 
 def add_spaces(line: Line, crop: Image) -> Line:
@@ -35,7 +36,8 @@ def add_spaces(line: Line, crop: Image) -> Line:
                 candidates.append((end - start, before, start, end))
     if len(spaces) < 2 or not gaps:
         return line
-    least = max(_LIKE_A_SPACE * float(np.median(spaces)), _UNLIKE_A_GAP * float(np.quantile(gaps, 0.9)))
+    wide = float(np.quantile(gaps, 0.9))
+    least = max(_LIKE_A_SPACE * float(np.median(spaces)), _UNLIKE_A_GAP * wide, wide + _PIXELS)
     added = {before: (start, end) for width, before, start, end in candidates if width >= least}
     if not added:
         return line
