@@ -1,4 +1,5 @@
-"""Pages read by crnn and by Tesseract, side by side: CER and seconds a page, on the rendered pages of the tests.
+"""Pages read by crnn and by Tesseract, side by side: CER and seconds a page, on the rendered pages of the tests and on
+what Chromium shows, where it is installed.
 
     python benchmarks/pages.py            needs tesseract (Debian: tesseract-ocr, tesseract-ocr-chi-sim)
 
@@ -22,12 +23,12 @@ from PIL import Image
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
+from screens import screens  # noqa: E402
+
 import crnn  # noqa: E402
 import pages  # noqa: E402
 from crnn import image, pretrained  # noqa: E402
 from crnn.metrics import edit_distance  # noqa: E402
-
-CHINESE = {"chinese", "mixed", "test_pdf", "test_pdf_2"}
 
 
 def main() -> None:
@@ -41,10 +42,11 @@ def main() -> None:
         start = min(timed(lambda: tesseract(blank, "eng"))[1] for _ in range(3))
         rows = []
         for name, (pixels, label) in known().items():
-            if name in CHINESE and "zh" not in pretrained.names():
+            chinese = any("\u4e00" <= character <= "\u9fff" for character in label)
+            if chinese and "zh" not in pretrained.names():
                 continue
             path = save(pixels, Path(folder) / "page.png")
-            language = "chi_sim+eng" if name in CHINESE else "eng"
+            language = "chi_sim+eng" if chinese else "eng"
             ours = min(
                 (timed(lambda path=path: reader.read(path).text) for _ in range(1 + arguments.repeat)), key=second
             )
@@ -61,10 +63,10 @@ def main() -> None:
     if arguments.json:
         print(json.dumps({"tesseract_start_seconds": start, "pages": rows}))
         return
-    print(f"{'page':22}{'characters':>11}{'crnn CER %':>12}{'s':>7}{'Tesseract CER %':>17}{'s':>7}")
+    print(f"{'page':24}{'characters':>11}{'crnn CER %':>12}{'s':>7}{'Tesseract CER %':>17}{'s':>7}")
     for row in rows:
         ours, theirs = (f"{100 * row[key]:.2f}" for key in ("crnn_cer", "tesseract_cer"))
-        print(f"{row['page']:22}{row['characters']:11}{ours:>12}{row['crnn_seconds']:7.2f}{theirs:>17}"
+        print(f"{row['page']:24}{row['characters']:11}{ours:>12}{row['crnn_seconds']:7.2f}{theirs:>17}"
               f"{row['tesseract_seconds']:7.2f}")  # fmt: skip
     print(f"Tesseract's start: {start:.2f} s of each page")
 
@@ -78,7 +80,7 @@ def known() -> dict[str, tuple[image.Image, str]]:
     for name in ("test_pdf", "test_pdf_2"):
         label = (ROOT / "examples" / f"{name}.txt").read_text(encoding="utf-8")
         found[name] = (image.load(ROOT / "examples" / f"{name}.png"), label)
-    return found
+    return found | screens()
 
 
 def save(pixels: image.Image, path: Path) -> Path:
