@@ -1,7 +1,4 @@
-"""Pages as a browser shows them: small type, smoothed by the system, light and dark, with every mark of running text.
-
-from screens import screens      {name: (pixels, text)}, empty where there is no Chromium
-"""
+"""Pages as a browser shows them: small smoothed type, light and dark, with every mark of running text."""
 
 from __future__ import annotations
 
@@ -48,7 +45,7 @@ STYLES = {  # name: pixels of type, family, ink, paper
 
 
 def screens() -> dict[str, tuple[image.Image, str]]:
-    """Name → what Chromium shows, and the text."""
+    """Name → what Chromium shows, and the text; nothing where there is no Chromium."""
     if not (chromium := shutil.which("chromium")):
         return {}
     found = {}
@@ -58,7 +55,9 @@ def screens() -> dict[str, tuple[image.Image, str]]:
             for style, (size, family, ink, paper) in STYLES.items():
                 paragraphs = "".join(f"<p>{html.escape(line)}</p>" for line in lines)
                 look = f"font: {size}px/1.6 {family}; color: {ink}; background: {paper}; margin: 24px"
-                page.write_text(f'<html lang="{language}"><meta charset="utf-8"><body style="{look}">{paragraphs}')
+                page.write_text(
+                    f'<html lang="{language}"><meta charset="utf-8"><body style="{look}">{paragraphs}', encoding="utf-8"
+                )
                 command = [
                     chromium, "--headless", "--no-sandbox", "--hide-scrollbars", f"--screenshot={picture}",
                     f"--window-size={64 * size + 48},{60 * size}", str(page),

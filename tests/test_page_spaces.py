@@ -8,7 +8,7 @@ from crnn.page.spaces import add_spaces
 
 
 def printed(text: str, white: list[int], letter: int) -> tuple[Line, np.ndarray]:
-    """A line of bars, `white` pixels behind each but the last, read as `text`: its spaces have no bar."""
+    """A line of bars, `white` pixels between them, read as `text`: its spaces have no bar."""
     crop = np.full((20, 1000, 3), 255, np.uint8)
     characters: list[Character] = []
     x, gaps = 5, iter([*white, 5])
@@ -22,20 +22,19 @@ def printed(text: str, white: list[int], letter: int) -> tuple[Line, np.ndarray]
     return Line(text, 1.0, tuple(characters)), crop[:, : x + 5]
 
 
-LETTERS = [2, 1, 2, 2, 1, 2, 2]  # between those of a word, at 12 pixels of type
+PASSWORD, FOR, BUILDING = [2, 1, 2, 2, 1, 2, 2], [2, 2], [2, 1, 2, 2, 1, 2, 2]  # pixels between letters of 12
 
 
 @pytest.mark.parametrize(
-    ("text", "last", "scale", "expected"),
+    ("read", "rest", "scale", "expected"),
     [
-        ("password for building 12", 3, 1, "password for building 12"),  # digits stand further apart
-        ("password for buildingon", 5, 1, "password for building on"),
-        ("password for buildingon", 5, 4, "password for building on"),
-        ("password for buildingon", 2, 4, "password for buildingon"),
+        ("password for building 12", [5, 3], 1, "password for building 12"),  # digits stand further apart
+        ("password for buildingon", [5, 2], 1, "password for building on"),
+        ("password for buildingon", [5, 2], 4, "password for building on"),
+        ("password for buildingon", [2, 2], 4, "password for buildingon"),
     ],
 )
-def test_missed_spaces_are_told_from_loose_letters(text, last, scale, expected):
-    white = [*LETTERS, 5, 2, 2, 4, *LETTERS, *([5] if text.endswith(" 12") else []), last]
-    white += [] if text.endswith("12") else [2]
-    line = add_spaces(*printed(text, [scale * width for width in white], 4 * scale))
+def test_missed_spaces_are_told_from_loose_letters(read, rest, scale, expected):
+    white = [scale * width for width in [*PASSWORD, 5, *FOR, 4, *BUILDING, *rest]]
+    line = add_spaces(*printed(read, white, 4 * scale))
     assert line.text == expected == "".join(character.text for character in line.characters)

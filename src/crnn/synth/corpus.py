@@ -195,7 +195,7 @@ class Corpus:
     def _code(self, rng: random.Random) -> str:
         if rng.random() < 0.7 or not self._latin:
             return _letters_and_digits(rng)
-        # Names in programs, of files and of options: readLine(), word_count, Makefile.txt, C:\\Temp\\new, --quiet
+        # Names in programs, of files and of options: readLine(), word_count, Makefile.txt, C:\temp\new, --quiet
         parts = [rng.choice(self._latin).lower() for _ in range(rng.choice((1, 1, 2, 2, 3)))]
         form = rng.random()
         if form < 0.2:
@@ -203,12 +203,8 @@ class Corpus:
         elif form < 0.3:
             return "_".join(parts) + rng.choice((".txt", ".py", ".cpp", ".h", ".pdf", ".jpg", ".xml", ".exe"))
         elif form < 0.4:
-            slash = rng.choice("/\\")
-            return (
-                rng.choice(("C:", "D:", "", "", "..") if slash == "\\" else ("", "", "~", ".."))
-                + slash
-                + slash.join(parts)
-            )
+            start, slash = rng.choice((("C:", "\\"), ("", "\\"), ("", "/"), ("", "/"), ("~", "/"), ("..", "/")))
+            return start + slash + slash.join(parts)
         elif form < 0.5:
             return rng.choice(("--", "--", "-")) + "-".join(parts) + rng.choice(("", "", f"={rng.randrange(100)}"))
         else:
