@@ -3,8 +3,8 @@
 #
 #   runs/en.sh DATA [MODEL] [RUN]      MODEL is en, or en-fast, which starts from the bundled en; resumes when called again.
 #
-# On two cores en takes about two and a half hours, en-fast three quarters of one. The published en had more steps, in
-# several parts that were averaged: docs/experiments.md
+# On two cores with AMX en takes about two and a half hours, en-fast three quarters of one; without AMX twice that. The
+# published en had more steps, in several parts that were averaged: docs/experiments.md
 #
 # DATA holds NAME_train.zip (images/ and labels.tsv each) for the six sources below and fonts-latin.txt with the Debian
 # packages of the faces: apt-get install --no-install-recommends $(cat fonts-latin.txt). The words are those of wordfreq.
