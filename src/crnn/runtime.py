@@ -25,6 +25,7 @@ ENGINES = ("openvino", "onnxruntime", "torch")
 PRECISIONS = ("fp32", "bf16", "int8")  # of the multiplications
 DEVICES = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "coreml": "CoreMLExecutionProvider"}
 INT8 = "model-int8.onnx"  # beside model.onnx, where a model has 8-bit weights as well
+_types = threading.Lock()
 
 
 class Engine(Protocol):
@@ -108,6 +109,10 @@ class _OpenVINO:
             text = None
         self.card = parse_card(text, str(file))
         self._beside: Any = None
+        # OpenVINO's table of types is made when first asked for. Two threads that ask at once can wait for each other
+        # forever, one for the lock of the table and the other for Python's.
+        with _types:
+            openvino.Type.f32.to_dtype()
         self._lock = threading.Lock()
         self._local = threading.local()  # a request holds buffers, so every thread has its own
 
