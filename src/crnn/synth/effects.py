@@ -85,6 +85,23 @@ def shadow(shape: tuple[int, int], rng: random.Random) -> np.ndarray:
     return (1 - rng.uniform(0.08, 0.5) * cover)[..., None].astype(np.float32)
 
 
+def smudges(shape: tuple[int, int], rng: random.Random) -> np.ndarray:
+    """Dirt, show-through and stray ink beside and between the letters: how much covers each pixel, uint8 (H, W).
+
+    Soft and never as dense as print, so that none can be taken for a dot that is to be read.
+    """
+    height, width = shape
+    cover = np.zeros((height, width), np.float32)
+    for _ in range(rng.choice((1, 1, 2, 3, 5))):
+        across = height * rng.uniform(0.03, 0.2)
+        axes = (max(1, round(across)), max(1, round(across * rng.uniform(0.4, 1.0))))
+        centre = (rng.randrange(width), rng.randrange(height))
+        spot: np.ndarray = np.zeros((height, width), np.float32)
+        cv2.ellipse(spot, centre, axes, rng.uniform(0, 180), 0, 360, rng.uniform(60, 230), -1)
+        cover = np.maximum(cover, cv2.GaussianBlur(spot, (0, 0), max(0.7, across * rng.uniform(0.4, 1.0))))
+    return np.minimum(cover, 150).astype(np.uint8)
+
+
 def luminance(colour: np.ndarray) -> float:
     return float(colour[0] * 0.299 + colour[1] * 0.587 + colour[2] * 0.114)
 

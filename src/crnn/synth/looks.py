@@ -141,6 +141,10 @@ def _photo(text: str, face: Face, rng: random.Random, smallest: int) -> tuple[np
         image = effects.paint(ground, (letters * 0.25).astype(np.uint8), ink) + relief[..., None] * rng.choice(
             (-0.5, 0.5)
         )
+    if rng.random() < 0.08:
+        image = effects.paint(
+            image, effects.smudges(shape, rng), ink if rng.random() < 0.6 else effects.random_colour(rng)
+        )
     image = np.clip(image, 0, 255).astype(np.uint8)
     return augment.degrade(image, rng, _coarse(smallest), _least_rows(smallest) * height / _letters(boxes)), boxes
 
@@ -207,6 +211,8 @@ def _scan(text: str, face: Face, rng: random.Random, smallest: int) -> tuple[np.
     if rng.random() < 0.25:  # worn or dotted print
         letters = effects.worn(letters, augment.noise(shape, rng), rng, coarse)
     painted = effects.paint(ground, letters, ink_colour)
+    if rng.random() < 0.25:
+        painted = effects.paint(painted, effects.smudges(shape, rng), ink_colour)
     shaded = rng.random() < 0.1
     if shaded:
         painted *= effects.shadow(shape, rng)
