@@ -22,6 +22,14 @@ from crnn.marks import kept, typeset
         ('"中国"和"at"之间', "“中国”和“at”之间"),
         ("1.53 prep 第五日 , 好", "1.53 prep 第五日，好"),
         ('no Chinese , "here"', 'no Chinese , "here"'),
+        ("长江 ~ 黄河", "长江～黄河"),
+        ("8:30 ~ 9:15开会", "8:30～9:15开会"),
+        ("在~/data里", "在~/data里"),
+        ("1 ~ 2", "1 ~ 2"),
+        ("他说'好的'。", "他说‘好的’。"),
+        ("老王's店", "老王's店"),
+        ("③ 中国 → 日本", "③中国→日本"),
+        ("【 注意 】 2年", "【注意】2年"),
     ],
 )
 def test_marks_that_touch_chinese_are_full_width_without_spaces_and_pairs_go_by_what_they_hold(text, expected):
