@@ -16,6 +16,7 @@ from crnn.metrics import edit_distance
 from crnn.synth.corpus import Corpus
 from crnn.synth.fonts import find_faces
 from crnn.synth.generate import Renderer
+from crnn.synth.render import bend, draw
 
 HERE = Path(__file__).parent
 EXAMPLES = HERE.parent / "examples"
@@ -91,6 +92,19 @@ def test_text_that_climbs_or_falls_is_read_and_its_characters_are_where_they_are
         (left, top, right, bottom), (x0, y0, x1, y1) = expected.box, character.box
         middle = turn @ ((left + right) / 2, (top + bottom) / 2, 1)
         assert ((x0 + x1) / 2, (y0 + y1) / 2) == pytest.approx(middle, abs=0.2 * height)
+
+
+@pytest.mark.parametrize("angle", [-2.4, -2.0, 2.0, 2.4])  # radians from end to end; above 0 it arches
+def test_text_on_an_arc_is_read_and_its_characters_are_where_they_are(english, angle):
+    (face,) = find_faces([HERE / "fonts" / "Go-Bold.ttf"], Charset(ENGLISH))
+    arc = bend(draw("University", face, 48), angle)
+    left, top = np.floor(arc.boxes[:, :2].min(0)).astype(int) - 2
+    right, bottom = np.ceil(arc.boxes[:, 2:].max(0)).astype(int) + 2
+    line = english.read(255 - arc.mask[top:bottom, left:right])
+    assert line.text == "University"
+    found = np.array([character.box for character in line.characters])
+    middles = [(boxes[:, :2] + boxes[:, 2:]) / 2 for boxes in (found, arc.boxes - [left, top] * 2)]
+    assert np.abs(middles[0] - middles[1]).max() < 12  # of about 30 that a letter is high
 
 
 @pytest.mark.parametrize("name", ["en", "en-fast"])

@@ -22,14 +22,14 @@ from crnn.errors import CharsetError, CrnnError, ImageError, ModelError
 from crnn.image import ImageSource, Preprocessing
 from crnn.marks import WIDE, kept, typeset
 from crnn.runtime import Engine, open_engine
-from crnn.turning import LEAST_ROWS, LONG, TALL, View, climbing_and_falling, running_up_and_down, small
+from crnn.turning import LEAST_ROWS, LONG, TALL, View, aslant_and_bent, running_up_and_down, small
 
 BATCH = 64  # crops that the network sees at a time,
 BATCH_PIXELS = BATCH * 256  # and columns of pixels, so that long lines do not multiply the memory
 READ_AHEAD = 512  # images of a group, which are sorted by width together;
 PART = 32  # of them a core prepares at a time, and fewer are not worth sharing
 GROUPS = 2  # are under way at a time, so that no core waits for the end of one
-UNSURE = 0.9  # of a character on average, below which a short crop is tried as a climbing and a falling line
+UNSURE = 0.9  # of a character on average, below which a short crop is tried as a line that runs aslant or is bent
 
 Each: TypeAlias = Callable[[Callable[..., Any], Iterable[Any]], Iterator[Any]]
 """`map`, or that of threads."""
@@ -169,8 +169,8 @@ class Recognizer:
     def read_crops(self, crops: Sequence[Crop], characters: bool = True, beside: bool = False) -> list[Line]:
         """The second half: the answers are those of `read`, in the order of the crops, whatever their neighbours.
 
-        A tall crop is also read turned, a short one that is unsure as if its text climbed and fell (not with a decoder
-        that rules texts out, for its doubts are its own); the surest answer counts, if it is more than one character.
+        A tall crop is also read turned, a short one that is unsure as if its text ran aslant or on an arc (not with a
+        decoder that rules texts out, for its doubts are its own); the surest answer counts, if it is long enough.
         `beside`: other threads read at the same time (see `Engine.run`).
         """
         return self._read_crops(crops, characters, beside, map)
@@ -178,16 +178,24 @@ class Recognizer:
     def _read_crops(self, crops: Sequence[Crop], characters: bool, beside: bool, each: Each) -> list[Line]:
         lines = self._read_as_they_lie(crops, characters, beside, each)
         views = [(i, view) for i, crop in enumerate(crops) for view in self._views(crop, lines[i])]
-        seen = [image.prepare(view.pixels, self.preprocessing) for _, view in views]
-        others = [
-            Crop(prepared, view.pixels.shape[1], view.pixels.shape[0], crops[i].path)
-            for prepared, (i, view) in zip(seen, views, strict=True)
-        ]
-        surest = {i: _sureness_to_beat(crops[i], lines[i]) for i, _ in views}
-        for (i, view), line in zip(views, self._read_as_they_lie(others, characters, beside, each), strict=True):
-            if len(line.text) > 1 and _sureness(line) > surest[i]:
-                lines[i], surest[i] = _seen_back(line, view, crops[i]), _sureness(line)
+        surest = {i: _sureness(lines[i]) for i, _ in views}  # of any view
+        to_beat = {i: _sureness_to_beat(crops[i], sure) for i, sure in surest.items()}
+        while views:
+            seen = [self._seen(view, crops[i].path) for i, view in views]
+            onward: dict[int, View] = {}
+            read = self._read_as_they_lie(seen, characters, beside, each)
+            for (i, view), line in zip(views, read, strict=True):
+                sure = _sureness(line)
+                if len(line.text) >= view.least and sure > to_beat[i]:
+                    lines[i], to_beat[i] = _seen_back(line, view, crops[i]), sure
+                if sure > surest[i]:
+                    onward[i], surest[i] = view, sure
+            views = [(i, further) for i, view in onward.items() for further in view.further()]
         return lines
+
+    def _seen(self, view: View, path: str | None) -> Crop:
+        height, width = view.pixels.shape[:2]
+        return Crop(image.prepare(view.pixels, self.preprocessing), width, height, path)
 
     def _views(self, crop: Crop, line: Line) -> Iterator[View]:
         if crop.whole is None:
@@ -195,7 +203,7 @@ class Recognizer:
         if _tall(crop):
             return running_up_and_down(crop.whole)
         doubtful = _sureness(line) < UNSURE and not self.decoder.restricted
-        return climbing_and_falling(crop.whole) if doubtful and crop.height >= LEAST_ROWS else iter(())
+        return aslant_and_bent(crop.whole) if doubtful and crop.height >= LEAST_ROWS else iter(())
 
     def _read_as_they_lie(self, crops: Sequence[Crop], characters: bool, beside: bool, each: Each) -> list[Line]:
         by_width: dict[int, list[int]] = defaultdict(list)
@@ -317,9 +325,8 @@ def _tall(crop: Crop) -> bool:
     return crop.height > TALL * crop.width
 
 
-def _sureness_to_beat(crop: Crop, line: Line) -> float:
-    """Text seldom climbs, so that reading has to take away half of the doubt."""
-    sure = _sureness(line)
+def _sureness_to_beat(crop: Crop, sure: float) -> float:
+    """Text seldom climbs or bends, so that reading has to take away half of the doubt."""
     return sure if _tall(crop) else (1 + sure) / 2
 
 

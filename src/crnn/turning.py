@@ -1,14 +1,17 @@
 """Text that does not run level: the views of a crop in which it would.
 
-A network of 32 rows sees little of a word that climbs through a crop as high as wide, and nothing of one that runs down
-it. Turned, and cut to the strip in which a line at that angle lies, the same pixels make a line of full height.
+A network of 32 rows sees little of a word that climbs through a crop as high as wide or lies on an arc, and nothing of
+one that runs down it. Turned or unrolled, and cut to the strip in which such a line lies, the same pixels make a level
+line of full height.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeAlias
 
 import cv2
 import numpy as np
@@ -20,21 +23,36 @@ from crnn.image import Image
 TALL = 1.2  # height over width from which on text may run up or down
 LONG = 3.0  # width over height from which on text cannot climb much
 LEAST_ROWS = 20  # of a crop; a strip of fewer holds too little of a line
-_CLIMBS = (-30.0, -15.0, 15.0, 30.0)  # degrees; on training crops of street photographs 15 helps most, 45 none
+# What helps most on training crops of street photographs and on rendered arcs, and costs no crop of the others.
+_CLIMB, _STEEPER = 15.0, (30.0,)  # degrees
+_ARC, _OTHER_ARCS = 45.0, (60.0, 80.0, 120.0)  # degrees, half of what the arc spans
+_ARC_LEAST = 4  # characters; fewer hardly lie on an arc
+_LONGER, _HIGHER = 1.2, 1.2  # than the arc: of one that lies a little otherwise no letter is to be cut off
 _ROWS = 96  # of the shorter side: more would only fill memory
+
+Points: TypeAlias = NDArray[np.float64]  # (..., 2): x, y
+Back: TypeAlias = Callable[[Points], Points]
+Further: TypeAlias = Callable[[], Iterator["View"]]
+
+
+def _none() -> Iterator[View]:
+    return iter(())
 
 
 @dataclass(frozen=True)
 class View:
-    """pixels: uint8 (H, W, 3) RGB. back: (2, 3), what takes its points to the crop that it was taken from."""
+    """pixels: uint8 (H, W, 3) RGB. back: takes its points to the crop that it was taken from. It counts if `least`
+    characters are read in it; if it promises most, `further` are tried next."""
 
     pixels: Image
-    back: NDArray[np.float64]
+    back: Back
+    least: int = 2
+    further: Further = _none
 
     def box_back(self, box: Box, scale: tuple[float, float], size: tuple[int, int]) -> Box:
         """The upright box around a box of the view, in the crop `scale` (x, y) times as large, `size` (w, h)."""
         left, top, right, bottom = box
-        corners = np.array([[left, top, 1], [right, top, 1], [right, bottom, 1], [left, bottom, 1]]) @ self.back.T
+        corners = self.back(np.array([[left, top], [right, top], [right, bottom], [left, bottom]], np.float64))
         corners = np.rint(corners * scale).astype(int)
         near = np.clip(corners.min(0), 0, np.array(size) - 1)
         far = np.clip(corners.max(0), near + 1, size)
@@ -52,22 +70,65 @@ def small(crop: Image) -> Image:
 def running_up_and_down(crop: Image) -> Iterator[View]:
     """After a quarter turn to the left, and to the right."""
     height, width = crop.shape[:2]
-    yield View(np.ascontiguousarray(np.rot90(crop, 1)), np.array([[0, -1, width], [1, 0, 0]], np.float64))
-    yield View(np.ascontiguousarray(np.rot90(crop, 3)), np.array([[0, 1, 0], [-1, 0, height]], np.float64))
+    yield View(np.ascontiguousarray(np.rot90(crop, 1)), _affine(np.array([[0, -1, width], [1, 0, 0]], np.float64)))
+    yield View(np.ascontiguousarray(np.rot90(crop, 3)), _affine(np.array([[0, 1, 0], [-1, 0, height]], np.float64)))
 
 
-def climbing_and_falling(crop: Image) -> Iterator[View]:
-    """As the strips in which lines lie that climb or fall by a few angles from end to end of the crop."""
+def aslant_and_bent(crop: Image) -> Iterator[View]:
+    """As if the line climbed, fell, arched or sagged from end to end of the crop, a little first, `further` more."""
+    for sign in (-1, 1):
+        yield from _strips(crop, sign, (_CLIMB,), partial(_strips, crop, sign, _STEEPER, _none))
+        yield from _unrolled(crop, sign, (_ARC,), partial(_unrolled, crop, sign, _OTHER_ARCS, _none))
+
+
+def _strips(crop: Image, sign: int, angles: tuple[float, ...], further: Further) -> Iterator[View]:
+    """The strips in which lines lie that climb (-1) or fall (1) by so many degrees."""
     height, width = crop.shape[:2]
-    for degrees in _CLIMBS:
-        cos, sin = math.cos(math.radians(degrees)), abs(math.sin(math.radians(degrees)))
+    for degrees in angles:
+        cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
         # A line of that length and height fills the crop: width = length · cos + high · sin, and so on.
         length = 1.05 * (width * cos - height * sin) / (cos * cos - sin * sin)
         high = 1.1 * (height * cos - width * sin) / (cos * cos - sin * sin)
         if min(length, 2 * high) < 8:
             continue
         size = math.ceil(length), math.ceil(high)
-        there = cv2.getRotationMatrix2D((width / 2, height / 2), degrees, 1.0)
+        there = cv2.getRotationMatrix2D((width / 2, height / 2), sign * degrees, 1.0)
         there[:, 2] += (size[0] - width) / 2, (size[1] - height) / 2
         strip = cv2.warpAffine(crop, there, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-        yield View(np.asarray(strip, np.uint8), np.asarray(cv2.invertAffineTransform(there), np.float64))
+        back = _affine(np.asarray(cv2.invertAffineTransform(there), np.float64))
+        yield View(np.asarray(strip, np.uint8), back, further=further)
+
+
+def _unrolled(crop: Image, sign: int, angles: tuple[float, ...], further: Further) -> Iterator[View]:
+    """Arcs that arch up (1) or sag (-1), so many degrees from their middle to either end, made level."""
+    height, width = crop.shape[:2]
+    for degrees in angles:
+        half = math.radians(degrees)
+        # The arc touches all sides of the crop: with its middle the one that it bends to, with its ends the others.
+        radius = width / (2 * math.sin(min(half, math.pi / 2)))
+        high = radius - (radius - height) / math.cos(half)
+        if not 0.22 * height <= high <= min(0.9 * height, 0.95 * radius):
+            continue
+        columns, rows = math.ceil(_LONGER * (2 * radius - high) * half), math.ceil(_HIGHER * high)
+        back = _rolled(half, radius, high, (columns, rows), (width, height), sign)
+        grid = np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), -1) + 0.5
+        x, y = np.moveaxis(back(grid).astype(np.float32) - np.float32(0.5), -1, 0)
+        level = cv2.remap(crop, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+        yield View(np.asarray(level, np.uint8), back, _ARC_LEAST, further)
+
+
+def _rolled(half: float, radius: float, high: float, strip: tuple[int, int], crop: tuple[int, int], sign: int) -> Back:
+    """Takes points of a strip onto the arc of `half` radians from its middle to either end that it was unrolled from,
+    whose letters are `high` and whose outer circle has `radius`; strip, crop: width and height."""
+
+    def back(points: Points) -> Points:
+        across, down = points[..., 0] / strip[0] - 0.5, (0.5 - points[..., 1] / strip[1]) * sign
+        angle, out = 2 * _LONGER * half * across, radius - high / 2 + _HIGHER * high * down
+        x, y = crop[0] / 2 + out * np.sin(angle), radius - out * np.cos(angle)
+        return np.stack([x, y if sign > 0 else crop[1] - y], -1)
+
+    return back
+
+
+def _affine(matrix: NDArray[np.float64]) -> Back:
+    return lambda points: points @ matrix[:, :2].T + matrix[:, 2]
