@@ -50,7 +50,9 @@ def greedy_batch(logits: NDArray[Any], lengths: Sequence[int] | None = None) -> 
     if steps == 0:
         return [Decoding([], [], [], 1.0)] * rows
     top = logits.max(axis=2)
-    probability = 1 / np.exp(logits - top[:, :, np.newaxis]).sum(axis=2, dtype=np.float64)  # softmax of the best class
+    above = logits - top[:, :, np.newaxis]
+    total = np.exp(above, out=above).sum(axis=2).astype(np.float64)
+    probability = 1 / total  # softmax of the best class
     best = logits.argmax(axis=2)
     if lengths is not None:
         padding = np.arange(steps) >= np.asarray(lengths)[:, np.newaxis]
@@ -70,9 +72,9 @@ def greedy_batch(logits: NDArray[Any], lengths: Sequence[int] | None = None) -> 
     texts = [listed[a:b] for a, b in cuts]
     extended, skips, ends = _extend(texts)
     with np.errstate(over="ignore"):
-        emitted = np.exp(_emissions(logits, extended) - (top - np.log(probability)).T[:, :, np.newaxis])
+        emitted = np.exp(_emissions(logits, extended) - (top + np.log(total)).T[:, np.newaxis])
     if lengths is not None:
-        emitted[padding.T] = extended[np.nonzero(padding.T)[1]] == BLANK
+        np.copyto(emitted, (extended == BLANK).T, where=padding.T[:, np.newaxis])
     confidence = np.minimum(np.exp(_sum_alignments(emitted, skips, ends)), 1.0).tolist()
     confidences = peaks.tolist()
     spans = list(zip(start.tolist(), end.tolist(), strict=True))
@@ -112,7 +114,7 @@ def align(log_probs: NDArray[Any], labels: Sequence[Sequence[int]]) -> list[list
     for t in range(steps):
         options = np.stack([score[:, 2:], score[:, 1:-1], np.where(skips, score[:, :-2], -np.inf)])
         came[t] = options.argmax(axis=0)
-        score[:, 2:] = options.max(axis=0) + emitted[t]
+        score[:, 2:] = options.max(axis=0) + emitted[t].T
     number = np.arange(rows)
     last = score[number, ends + 2]
     before = np.where(ends > 0, score[number, ends + 1], -np.inf)
@@ -318,31 +320,38 @@ def _extend(labels: Sequence[Sequence[int]]) -> tuple[NDArray[np.int64], NDArray
 
 
 def _emissions(log_probs: NDArray[Any], extended: NDArray[np.int64]) -> NDArray[Any]:
-    """Logarithmic probability of every state's class in every column (T, N, S)."""
+    """Logarithmic probability of every state's class in every column (T, S, N)."""
     if log_probs.ndim == 2:
-        return np.asarray(log_probs[:, extended])
-    return np.asarray(np.take_along_axis(log_probs, extended[:, np.newaxis, :], axis=2).transpose(1, 0, 2))
+        return np.asarray(log_probs[:, extended.T])
+    rows, steps, classes = log_probs.shape
+    firsts = np.arange(rows) * (steps * classes) + np.arange(steps)[:, np.newaxis, np.newaxis] * classes
+    return log_probs.take(firsts + extended.T)
 
 
 def _sum_alignments(emitted: NDArray[Any], skips: NDArray[np.bool_], ends: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Logarithm of the probability summed over all ways through the states; `emitted` (T, N, S) are probabilities."""
-    emitted = emitted * (np.arange(skips.shape[1]) <= ends[:, np.newaxis])  # a longer neighbour must change nothing
-    over = skips.astype(np.float64)
-    padded = np.zeros((len(ends), skips.shape[1] + 2))  # two states of nothing before the first
-    alpha, before, two_before = padded[:, 2:], padded[:, 1:-1], padded[:, :-2]
-    alpha[:, 0] = 1.0  # before the first column, as after a blank
-    moved = np.empty(skips.shape)
-    scale = np.zeros(len(ends))
+    """Logarithm of the probability summed over all ways through the states; `emitted` (T, S, N) are probabilities.
+
+    Rows of labels stand beside each other, not states, so that a step is a few sums of long arrays.
+    """
+    rows, states = skips.shape
+    beyond = np.arange(states)[:, np.newaxis] > ends
+    emitted = np.where(beyond, 0.0, emitted).astype(np.float64, order="C")  # a longer neighbour must change nothing
+    over = skips.T.astype(np.float64, order="C")
+    padded = np.zeros((states + 2, rows))  # two states of nothing before the first
+    alpha, before, two_before = padded[2:], padded[1:-1], padded[:-2]
+    alpha[0] = 1.0  # before the first column, as after a blank
+    moved = np.empty((states, rows))
+    scale = np.zeros(rows)
     for t, columns in enumerate(emitted):
         np.multiply(two_before, over, out=moved)
         moved += before
         moved += alpha
         np.multiply(moved, columns, out=alpha)
-        if t % 4 == 3 and (low := alpha.max(axis=1)).min() < 1e-100:  # long lines would underflow
+        if t % 4 == 3 and (low := alpha.max(axis=0)).min() < 1e-100:  # long lines would underflow
             low[(low == 0) | (low >= 1e-100)] = 1.0
-            alpha /= low[:, np.newaxis]
+            alpha /= low
             scale += np.log(low)
-    rows = np.arange(len(ends))
-    found = alpha[rows, ends] + np.where(ends > 0, alpha[rows, ends - 1], 0.0)
+    number = np.arange(rows)
+    found = alpha[ends, number] + np.where(ends > 0, alpha[ends - 1, number], 0.0)
     with np.errstate(divide="ignore"):
         return np.asarray(np.log(found) + scale)

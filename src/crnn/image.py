@@ -32,6 +32,7 @@ SUFFIXES = (
 )
 MAX_PIXELS = 100_000_000
 
+_AS_RGB = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION  # one pass less; a JPEG has no alpha and eight bits
 _JPEG_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")  # in entropy-coded data FF00 is a byte, D0-D7 are restarts
 _SIZE_BOX = re.compile(rb"\0\0\0\x16ihdr|\0\0\0\x14(ispe)\0{4}")  # height and width, or width and height, follow
 _EXIF = re.compile(b"exif", re.IGNORECASE)  # may turn the image
@@ -178,20 +179,23 @@ def _decode(data: bytes, name: str, max_pixels: int) -> Image:
     except (struct.error, IndexError):
         raise ImageError(f"{name} is damaged: its header is cut off") from None
     _check_size(width, height, name, max_pixels)
+    jpeg = data.startswith(b"\xff\xd8")
     level = cv2_logging.setLogLevel(cv2_logging.LOG_LEVEL_SILENT)  # its complaints name no file; ours do
     try:
-        pixels, kinds, blocks = cv2.imdecodeWithMetadata(np.frombuffer(data, np.uint8), flags=cv2.IMREAD_UNCHANGED)
+        pixels, kinds, blocks = cv2.imdecodeWithMetadata(
+            np.frombuffer(data, np.uint8), flags=_AS_RGB if jpeg else cv2.IMREAD_UNCHANGED
+        )
     except (cv2.error, MemoryError):
         pixels = None
     finally:
         cv2_logging.setLogLevel(level)
     if pixels is None:
         raise ImageError(f"{name} is damaged or truncated and cannot be decoded")
-    if pixels.ndim == 3 and pixels.shape[2] >= 3:
+    if pixels.ndim == 3 and pixels.shape[2] >= 3 and not jpeg:
         pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB if pixels.shape[2] == 3 else cv2.COLOR_BGRA2RGBA)
-    upright = _turn(
-        _to_rgb(pixels, name), _orientation(dict(zip(kinds, blocks, strict=True)).get(cv2.IMAGE_METADATA_EXIF, b""))
-    )
+    upright = _to_rgb(pixels, name)
+    if exif := [block for kind, block in zip(kinds, blocks, strict=True) if kind == cv2.IMAGE_METADATA_EXIF]:
+        upright = _turn(upright, _orientation(exif[0]))
     return _turn_avif(upright, data) if data[4:8] == b"ftyp" else upright
 
 
@@ -224,16 +228,17 @@ def _header(data: bytes, name: str) -> tuple[int, int]:
 def _jpeg_header(data: bytes, name: str) -> tuple[int, int]:
     width = height = 1
     position = 2
+    ended = data.endswith(b"\xff\xd9")  # then what lies between its tables and its end need not be searched
     while marker := _JPEG_MARKER.search(data, position):
-        kind = marker[1][0]
         position = marker.end()
-        if kind == 0xD9:
+        kind = data[position - 1]
+        if kind == 0xD9 or (ended and kind == 0xDA):
             return width, height
         if kind == 0x01:
             continue  # the one other marker without a length
         if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):  # start of frame; the largest, were there two
             height, width = max((height, width), struct.unpack_from(">HH", data, position + 3), key=math.prod)
-        position += struct.unpack_from(">H", data, position)[0]
+        position += data[position] << 8 | data[position + 1]
     raise ImageError(f"{name} is a truncated JPEG: its end is missing, copy or download it again")
 
 
