@@ -22,7 +22,7 @@ from crnn.errors import CharsetError, CrnnError, ImageError, ModelError
 from crnn.image import ImageSource, Preprocessing
 from crnn.marks import WIDE, kept, typeset
 from crnn.runtime import Engine, open_engine
-from crnn.turning import LEAST_ROWS, LONG, TALL, View, aslant_and_bent, running_up_and_down, small
+from crnn.turning import LEAST, LONG, TALL, View, aslant_and_bent, running_up_and_down, small
 
 BATCH = 64  # crops that the network sees at a time,
 BATCH_PIXELS = BATCH * 256  # and columns of pixels, so that long lines do not multiply the memory
@@ -169,41 +169,42 @@ class Recognizer:
     def read_crops(self, crops: Sequence[Crop], characters: bool = True, beside: bool = False) -> list[Line]:
         """The second half: the answers are those of `read`, in the order of the crops, whatever their neighbours.
 
-        A tall crop is also read turned, a short one that is unsure as if its text ran aslant or on an arc (not with a
-        decoder that rules texts out, for its doubts are its own); the surest answer counts, if it is long enough.
+        A tall crop is also read turned; a short one that is unsure, as if its text ran aslant or on an arc, where that
+        takes away half of the doubt (not with a decoder that rules texts out, for its doubts are its own).
         `beside`: other threads read at the same time (see `Engine.run`).
         """
         return self._read_crops(crops, characters, beside, map)
 
     def _read_crops(self, crops: Sequence[Crop], characters: bool, beside: bool, each: Each) -> list[Line]:
         lines = self._read_as_they_lie(crops, characters, beside, each)
-        views = [(i, view) for i, crop in enumerate(crops) for view in self._views(crop, lines[i])]
-        surest = {i: _sureness(lines[i]) for i, _ in views}  # of any view
-        to_beat = {i: _sureness_to_beat(crops[i], sure) for i, sure in surest.items()}
-        while views:
-            seen = [self._seen(view, crops[i].path) for i, view in views]
-            onward: dict[int, View] = {}
-            read = self._read_as_they_lie(seen, characters, beside, each)
-            for (i, view), line in zip(views, read, strict=True):
-                sure = _sureness(line)
-                if len(line.text) >= view.least and sure > to_beat[i]:
-                    lines[i], to_beat[i] = _seen_back(line, view, crops[i]), sure
-                if sure > surest[i]:
-                    onward[i], surest[i] = view, sure
-            views = [(i, further) for i, view in onward.items() for further in view.further()]
+
+        def look(views: list[tuple[int, View]], taken: float) -> None:
+            """The surest line in a view of a crop becomes its line if it takes away such a part of the doubt."""
+            surest = {i: _sureness(lines[i]) for i, _ in views}  # of any view
+            to_beat = {i: sure + taken * (1 - sure) for i, sure in surest.items()}
+            while views:
+                seen = [self._seen(view, crops[i].path) for i, view in views]
+                onward: dict[int, View] = {}
+                read = self._read_as_they_lie(seen, characters, beside, each)
+                for (i, view), line in zip(views, read, strict=True):
+                    sure = _sureness(line)
+                    if len(line.text) >= view.least and sure > to_beat[i]:
+                        lines[i], to_beat[i] = _seen_back(line, view, crops[i]), sure
+                    if sure > surest[i]:
+                        onward[i], surest[i] = view, sure
+                views = [(i, further) for i, view in onward.items() for further in view.further()]
+
+        wholes = [(i, crop.whole) for i, crop in enumerate(crops) if crop.whole is not None]
+        look([(i, view) for i, whole in wholes if _tall(crops[i]) for view in running_up_and_down(whole)], 0.0)
+        # Text seldom climbs or bends, and a decoder that rules texts out has doubts of its own.
+        if not self.decoder.restricted:
+            doubtful = [(i, whole) for i, whole in wholes if _sureness(lines[i]) < UNSURE and _roomy(crops[i])]
+            look([(i, view) for i, whole in doubtful for view in aslant_and_bent(whole)], 0.5)
         return lines
 
     def _seen(self, view: View, path: str | None) -> Crop:
         height, width = view.pixels.shape[:2]
         return Crop(image.prepare(view.pixels, self.preprocessing), width, height, path)
-
-    def _views(self, crop: Crop, line: Line) -> Iterator[View]:
-        if crop.whole is None:
-            return iter(())
-        if _tall(crop):
-            return running_up_and_down(crop.whole)
-        doubtful = _sureness(line) < UNSURE and not self.decoder.restricted
-        return aslant_and_bent(crop.whole) if doubtful and crop.height >= LEAST_ROWS else iter(())
 
     def _read_as_they_lie(self, crops: Sequence[Crop], characters: bool, beside: bool, each: Each) -> list[Line]:
         by_width: dict[int, list[int]] = defaultdict(list)
@@ -325,9 +326,8 @@ def _tall(crop: Crop) -> bool:
     return crop.height > TALL * crop.width
 
 
-def _sureness_to_beat(crop: Crop, sure: float) -> float:
-    """Text seldom climbs or bends, so that reading has to take away half of the doubt."""
-    return sure if _tall(crop) else (1 + sure) / 2
+def _roomy(crop: Crop) -> bool:
+    return min(crop.width, crop.height) >= LEAST
 
 
 def _seen_back(line: Line, view: View, crop: Crop) -> Line:

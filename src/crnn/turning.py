@@ -22,11 +22,12 @@ from crnn.image import Image
 
 TALL = 1.2  # height over width from which on text may run up or down
 LONG = 3.0  # width over height from which on text cannot climb much
-LEAST_ROWS = 20  # of a crop; a strip of fewer holds too little of a line
-# What helps most on training crops of street photographs and on rendered arcs, and costs no crop of the others.
-_CLIMB, _STEEPER = 15.0, (30.0,)  # degrees
+LEAST = 20  # pixels of a crop's sides; in less a line that is not level holds too little
+# What helps most on training crops of street photographs and on rendered arcs, and costs hardly a crop of the others.
+_RISE, _OTHER_RISES = 0.5, (0.3, 0.7)  # of the crop's height
+_TURN = 30.0  # degrees
 _ARC, _OTHER_ARCS = 45.0, (60.0, 80.0, 120.0)  # degrees, half of what the arc spans
-_ARC_LEAST = 4  # characters; fewer hardly lie on an arc
+_RISE_LEAST, _ARC_LEAST = 3, 4  # characters; fewer hardly show that they do not run level
 _LONGER, _HIGHER = 1.2, 1.2  # than the arc: of one that lies a little otherwise no letter is to be cut off
 _ROWS = 96  # of the shorter side: more would only fill memory
 
@@ -75,28 +76,46 @@ def running_up_and_down(crop: Image) -> Iterator[View]:
 
 
 def aslant_and_bent(crop: Image) -> Iterator[View]:
-    """As if the line climbed, fell, arched or sagged from end to end of the crop, a little first, `further` more."""
+    """As if the line climbed, fell, arched or sagged from end to end of the crop, with others of the kind `further`."""
     for sign in (-1, 1):
-        yield from _strips(crop, sign, (_CLIMB,), partial(_strips, crop, sign, _STEEPER, _none))
+        yield from _levelled(crop, sign, (_RISE,), partial(_more_aslant, crop, sign))
         yield from _unrolled(crop, sign, (_ARC,), partial(_unrolled, crop, sign, _OTHER_ARCS, _none))
 
 
-def _strips(crop: Image, sign: int, angles: tuple[float, ...], further: Further) -> Iterator[View]:
-    """The strips in which lines lie that climb (-1) or fall (1) by so many degrees."""
+def _more_aslant(crop: Image, sign: int) -> Iterator[View]:
+    yield from _levelled(crop, sign, _OTHER_RISES, _none)
+    yield from _turned(crop, sign, _TURN)
+
+
+def _levelled(crop: Image, sign: int, rises: tuple[float, ...], further: Further) -> Iterator[View]:
+    """Lines that climb (-1) or fall (1) by such parts of the crop's height, column by column brought to one level: what
+    a camera leaves of a line seen from the side; letters of one that was turned lean, as italics do."""
     height, width = crop.shape[:2]
-    for degrees in angles:
-        cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-        # A line of that length and height fills the crop: width = length · cos + high · sin, and so on.
-        length = 1.05 * (width * cos - height * sin) / (cos * cos - sin * sin)
-        high = 1.1 * (height * cos - width * sin) / (cos * cos - sin * sin)
-        if min(length, 2 * high) < 8:
-            continue
-        size = math.ceil(length), math.ceil(high)
-        there = cv2.getRotationMatrix2D((width / 2, height / 2), sign * degrees, 1.0)
-        there[:, 2] += (size[0] - width) / 2, (size[1] - height) / 2
-        strip = cv2.warpAffine(crop, there, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-        back = _affine(np.asarray(cv2.invertAffineTransform(there), np.float64))
-        yield View(np.asarray(strip, np.uint8), back, further=further)
+    for rise in rises:
+        high = math.ceil(1.1 * (1 - rise) * height)
+        slope = sign * rise * height / width
+        back = np.array([[1, 0, 0], [slope, 1, (height - high - slope * width) / 2]], np.float64)
+        level = cv2.warpAffine(
+            crop, back, (width, high), flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
+        )
+        yield View(np.asarray(level, np.uint8), _affine(back), _RISE_LEAST, further)
+
+
+def _turned(crop: Image, sign: int, degrees: float) -> Iterator[View]:
+    """The strip in which a line lies that climbs (-1) or falls (1) by so much, letters and all."""
+    height, width = crop.shape[:2]
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    # A line of that length and height fills the crop: width = length · cos + high · sin, and so on.
+    length = 1.05 * (width * cos - height * sin) / (cos * cos - sin * sin)
+    high = 1.1 * (height * cos - width * sin) / (cos * cos - sin * sin)
+    if min(length, 2 * high) < 8:
+        return
+    size = math.ceil(length), math.ceil(high)
+    there = cv2.getRotationMatrix2D((width / 2, height / 2), sign * degrees, 1.0)
+    there[:, 2] += (size[0] - width) / 2, (size[1] - height) / 2
+    strip = cv2.warpAffine(crop, there, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    back = _affine(np.asarray(cv2.invertAffineTransform(there), np.float64))
+    yield View(np.asarray(strip, np.uint8), back, _RISE_LEAST)
 
 
 def _unrolled(crop: Image, sign: int, angles: tuple[float, ...], further: Further) -> Iterator[View]:
