@@ -25,9 +25,11 @@ LONG = 3.0  # width over height from which on text cannot climb much
 LEAST = 20  # pixels of a crop's sides; in less a line that is not level holds too little
 # What helps most on training crops of street photographs and on rendered arcs, and costs hardly a crop of the others.
 _RISE, _OTHER_RISES = 0.5, (0.3, 0.7)  # of the crop's height
+_WIDE = 2.5  # width over height of the strip of such a line at least: steep ones are seen from the side, letters narrow
+_WIDER = 1.5
 _TURN = 30.0  # degrees
 _ARC, _OTHER_ARCS = 45.0, (60.0, 80.0, 120.0)  # degrees, half of what the arc spans
-_RISE_LEAST, _ARC_LEAST = 3, 4  # characters; fewer hardly show that they do not run level
+_LEVEL_LEAST, _ARC_LEAST = 3, 4  # characters; fewer hardly show how they run
 _LONGER, _HIGHER = 1.2, 1.2  # than the arc: of one that lies a little otherwise no letter is to be cut off
 _ROWS = 96  # of the shorter side: more would only fill memory
 
@@ -76,7 +78,9 @@ def running_up_and_down(crop: Image) -> Iterator[View]:
 
 
 def aslant_and_bent(crop: Image) -> Iterator[View]:
-    """As if the line climbed, fell, arched or sagged from end to end of the crop, with others of the kind `further`."""
+    """As if the line climbed, fell, arched or sagged from end to end of the crop, with others of the kind `further`, or
+    as if its letters were set too closely."""
+    yield _wider(crop)
     for sign in (-1, 1):
         yield from _levelled(crop, sign, (_RISE,), partial(_more_aslant, crop, sign))
         yield from _unrolled(crop, sign, (_ARC,), partial(_unrolled, crop, sign, _OTHER_ARCS, _none))
@@ -93,12 +97,22 @@ def _levelled(crop: Image, sign: int, rises: tuple[float, ...], further: Further
     height, width = crop.shape[:2]
     for rise in rises:
         high = math.ceil(1.1 * (1 - rise) * height)
-        slope = sign * rise * height / width
-        back = np.array([[1, 0, 0], [slope, 1, (height - high - slope * width) / 2]], np.float64)
+        wide = max(width, round(_WIDE * high))
+        back = np.array([[width / wide, 0, 0], [sign * rise * height / wide, 1, 0]], np.float64)
+        back[1, 2] = (height - high - sign * rise * height) / 2
         level = cv2.warpAffine(
-            crop, back, (width, high), flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
+            crop, back, (wide, high), flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
         )
-        yield View(np.asarray(level, np.uint8), _affine(back), _RISE_LEAST, further)
+        yield View(np.asarray(level, np.uint8), _affine(back), _LEVEL_LEAST, further)
+
+
+def _wider(crop: Image) -> View:
+    """Stretched, so that each letter has columns of its own."""
+    height, width = crop.shape[:2]
+    wide = round(_WIDER * max(width, height))
+    stretched = cv2.resize(crop, (wide, height), interpolation=cv2.INTER_CUBIC)
+    back = np.array([[width / wide, 0, 0], [0, 1, 0]], np.float64)
+    return View(np.asarray(stretched, np.uint8), _affine(back), _LEVEL_LEAST)
 
 
 def _turned(crop: Image, sign: int, degrees: float) -> Iterator[View]:
@@ -115,7 +129,7 @@ def _turned(crop: Image, sign: int, degrees: float) -> Iterator[View]:
     there[:, 2] += (size[0] - width) / 2, (size[1] - height) / 2
     strip = cv2.warpAffine(crop, there, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
     back = _affine(np.asarray(cv2.invertAffineTransform(there), np.float64))
-    yield View(np.asarray(strip, np.uint8), back, _RISE_LEAST)
+    yield View(np.asarray(strip, np.uint8), back, _LEVEL_LEAST)
 
 
 def _unrolled(crop: Image, sign: int, angles: tuple[float, ...], further: Further) -> Iterator[View]:
