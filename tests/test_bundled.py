@@ -76,22 +76,34 @@ def test_text_that_runs_up_or_down_is_read_and_its_characters_are_where_they_are
                 assert character.box == (height - bottom, left, height - top, right)
 
 
+def seen_otherwise(english, matrix, size):
+    """The word of test_02 after an affine map is read as before, and its characters are where they are."""
+    level = load(EXAMPLES / "test_02.jpg")
+    known = english.read(level)
+    image = cv2.warpAffine(level, matrix, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    line = english.read(image)
+    assert line.text == known.text
+    for character, expected in zip(line.characters, known.characters, strict=True):
+        (left, top, right, bottom), (x0, y0, x1, y1) = expected.box, character.box
+        middle = matrix @ ((left + right) / 2, (top + bottom) / 2, 1)
+        assert ((x0 + x1) / 2, (y0 + y1) / 2) == pytest.approx(middle, abs=0.2 * level.shape[0])
+
+
 @pytest.mark.parametrize("degrees", [-30, -20, -15, -10, 10, 15, 20, 30])
 def test_text_that_climbs_or_falls_is_read_and_its_characters_are_where_they_are(english, degrees):
-    level = load(EXAMPLES / "test_02.jpg")
-    height, width = level.shape[:2]
+    height, width = load(EXAMPLES / "test_02.jpg").shape[:2]
     cos, sin = math.cos(math.radians(degrees)), abs(math.sin(math.radians(degrees)))
     size = round(width * cos + height * sin), round(width * sin + height * cos)
     turn = cv2.getRotationMatrix2D((width / 2, height / 2), degrees, 1.0)
     turn[:, 2] += (size[0] - width) / 2, (size[1] - height) / 2
-    aslant = cv2.warpAffine(level, turn, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-    line = english.read(aslant)
-    known = english.read(level)
-    assert line.text == known.text
-    for character, expected in zip(line.characters, known.characters, strict=True):
-        (left, top, right, bottom), (x0, y0, x1, y1) = expected.box, character.box
-        middle = turn @ ((left + right) / 2, (top + bottom) / 2, 1)
-        assert ((x0 + x1) / 2, (y0 + y1) / 2) == pytest.approx(middle, abs=0.2 * height)
+    seen_otherwise(english, turn, size)
+
+
+@pytest.mark.parametrize("rise", [-1.0, -0.5, -0.25, 0.25, 0.5, 1.0])  # of the width; the last make a tall crop
+def test_text_seen_from_the_side_is_read_and_its_characters_are_where_they_are(english, rise):
+    height, width = load(EXAMPLES / "test_02.jpg").shape[:2]
+    matrix = np.array([[1, 0, 0], [rise, 1, max(0.0, -rise * width)]])
+    seen_otherwise(english, matrix, (width, round(height + abs(rise) * width)))
 
 
 @pytest.mark.parametrize("angle", [-2.4, -2.0, 2.0, 2.4])  # radians from end to end; above 0 it arches
