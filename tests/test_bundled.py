@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import crnn
-from crnn import pretrained
+from crnn import image, pretrained
 from crnn.charset import ENGLISH, Charset
 from crnn.image import load
 from crnn.metrics import edit_distance
@@ -80,8 +80,8 @@ def seen_otherwise(english, matrix, size):
     """The word of test_02 after an affine map is read as before, and its characters are where they are."""
     level = load(EXAMPLES / "test_02.jpg")
     known = english.read(level)
-    image = cv2.warpAffine(level, matrix, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-    line = english.read(image)
+    otherwise = cv2.warpAffine(level, matrix, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    line = english.read(otherwise)
     assert line.text == known.text
     for character, expected in zip(line.characters, known.characters, strict=True):
         (left, top, right, bottom), (x0, y0, x1, y1) = expected.box, character.box
@@ -117,6 +117,15 @@ def test_text_on_an_arc_is_read_and_its_characters_are_where_they_are(english, a
     found = np.array([character.box for character in line.characters])
     middles = [(boxes[:, :2] + boxes[:, 2:]) / 2 for boxes in (found, arc.boxes - [left, top] * 2)]
     assert np.abs(middles[0] - middles[1]).max() < 12  # of about 30 that a letter is high
+
+
+@pytest.mark.parametrize("size", [(30, 80), (80, 30), (600, 200), (2000, 40)])
+def test_a_doubtful_crop_of_any_shape_is_seen_in_views_not_much_larger_than_itself(monkeypatch, english, size):
+    seen = []
+    prepare = image.prepare
+    monkeypatch.setattr(image, "prepare", lambda crop, settings: seen.append(crop.size) or prepare(crop, settings))
+    english.read(np.random.default_rng(1).integers(0, 255, (*size, 3), dtype=np.uint8))
+    assert len(seen) > 1 and max(seen[1:]) <= 8 * seen[0]
 
 
 @pytest.mark.parametrize("name", ["en", "en-fast"])

@@ -29,7 +29,7 @@ BATCH_PIXELS = BATCH * 256  # and columns of pixels, so that long lines do not m
 READ_AHEAD = 512  # images of a group, which are sorted by width together;
 PART = 32  # of them a core prepares at a time, and fewer are not worth sharing
 GROUPS = 2  # are under way at a time, so that no core waits for the end of one
-UNSURE = 0.9  # of a character on average, below which a short crop is tried as a line that runs aslant or is bent
+UNSURE = 0.9  # of a character on average, below which a short crop is tried as a line that is aslant, bent or narrow
 
 Each: TypeAlias = Callable[[Callable[..., Any], Iterable[Any]], Iterator[Any]]
 """`map`, or that of threads."""
@@ -198,7 +198,7 @@ class Recognizer:
         look([(i, view) for i, whole in wholes if _tall(crops[i]) for view in running_up_and_down(whole)], 0.0)
         # Text seldom climbs or bends, and a decoder that rules texts out has doubts of its own.
         if not self.decoder.restricted:
-            doubtful = [(i, whole) for i, whole in wholes if _sureness(lines[i]) < UNSURE and _roomy(crops[i])]
+            doubtful = [(i, whole) for i, whole in wholes if _sureness(lines[i]) < UNSURE and _compact(crops[i])]
             look([(i, view) for i, whole in doubtful for view in aslant_and_bent(whole)], 0.5)
         return lines
 
@@ -326,8 +326,9 @@ def _tall(crop: Crop) -> bool:
     return crop.height > TALL * crop.width
 
 
-def _roomy(crop: Crop) -> bool:
-    return min(crop.width, crop.height) >= LEAST
+def _compact(crop: Crop) -> bool:
+    """Neither too small nor so tall that its text can only run along it."""
+    return min(crop.width, crop.height) >= LEAST and crop.height <= LONG * crop.width
 
 
 def _seen_back(line: Line, view: View, crop: Crop) -> Line:

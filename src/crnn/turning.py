@@ -1,8 +1,8 @@
 """Text that does not run level: the views of a crop in which it would.
 
 A network of 32 rows sees little of a word that climbs through a crop as high as wide or lies on an arc, and nothing of
-one that runs down it. Turned or unrolled, and cut to the strip in which such a line lies, the same pixels make a level
-line of full height.
+one that runs down it. Turned, levelled or unrolled, and cut to the strip in which such a line lies, the same pixels
+make a level line of full height.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from crnn.document import Box
 from crnn.image import Image
 
 TALL = 1.2  # height over width from which on text may run up or down
-LONG = 3.0  # width over height from which on text cannot climb much
+LONG = 3.0  # the longer side over the shorter from which on text runs along it
 LEAST = 20  # pixels of a crop's sides; in less a line that is not level holds too little
 # What helps most on training crops of street photographs and on rendered arcs, and costs hardly a crop of the others.
 _RISE, _OTHER_RISES = 0.5, (0.3, 0.7)  # of the crop's height
