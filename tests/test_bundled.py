@@ -119,7 +119,19 @@ def test_text_on_an_arc_is_read_and_its_characters_are_where_they_are(english, a
     assert np.abs(middles[0] - middles[1]).max() < 12  # of about 30 that a letter is high
 
 
-@pytest.mark.parametrize("size", [(30, 80), (80, 30), (600, 200), (2000, 40)])
+@pytest.mark.parametrize(("number", "squeezed"), [(4, 0.4), (5, 0.5)])
+def test_a_line_set_closely_is_read_and_its_characters_are_where_they_are(chinese, number, squeezed):
+    known = load(EXAMPLES / f"test_0{number}.jpg")
+    height, width = known.shape[:2]
+    line = chinese.read(cv2.resize(known, (round(squeezed * width), height), interpolation=cv2.INTER_AREA))
+    expected = chinese.read(known)
+    assert line.text == expected.text
+    found, places = (np.array([character.box for character in each.characters]) for each in (line, expected))
+    assert np.abs((found[:, 0] + found[:, 2]) / squeezed - places[:, 0] - places[:, 2]).max() < 2 * 10  # of 28 for each
+    assert np.abs(found[:, 1::2] - places[:, 1::2]).max() <= 3
+
+
+@pytest.mark.parametrize("size", [(30, 80), (80, 30), (600, 200), (2000, 40), (40, 600), (14, 30)])
 def test_a_doubtful_crop_of_any_shape_is_seen_in_views_not_much_larger_than_itself(monkeypatch, english, size):
     seen = []
     prepare = image.prepare

@@ -22,14 +22,15 @@ from crnn.errors import CharsetError, CrnnError, ImageError, ModelError
 from crnn.image import ImageSource, Preprocessing
 from crnn.marks import WIDE, kept, typeset
 from crnn.runtime import Engine, open_engine
-from crnn.turning import LEAST, LONG, TALL, View, aslant_and_bent, running_up_and_down, small
+from crnn.turning import LEAST, LONG, TALL, View, aslant_and_bent, closer, running_up_and_down, small
 
 BATCH = 64  # crops that the network sees at a time,
 BATCH_PIXELS = BATCH * 256  # and columns of pixels, so that long lines do not multiply the memory
 READ_AHEAD = 512  # images of a group, which are sorted by width together;
 PART = 32  # of them a core prepares at a time, and fewer are not worth sharing
 GROUPS = 2  # are under way at a time, so that no core waits for the end of one
-UNSURE = 0.9  # of a character on average, below which a short crop is tried as a line that is aslant, bent or narrow
+UNSURE = 0.9  # of a character on average, below which a crop is also read in other views,
+UNSURE_LONG = 0.95  # and a long line, where one doubtful character counts less
 
 Each: TypeAlias = Callable[[Callable[..., Any], Iterable[Any]], Iterator[Any]]
 """`map`, or that of threads."""
@@ -64,7 +65,7 @@ class Crop:
     width: int  # of the original, pixels
     height: int
     path: str | None
-    whole: image.Image | None = None  # RGB, where the text may run up, down or aslant
+    whole: image.Image | None = None  # RGB, for views of it
 
     @property
     def bucket(self) -> int:
@@ -149,8 +150,8 @@ class Recognizer:
         pixels = image.load(source, name, max_pixels)
         height, width = pixels.shape[:2]
         settings = replace(self.preprocessing, max_width=sys.maxsize) if any_width else self.preprocessing
-        # Not too long when it lies, and not so long that it must be level.
-        short = height <= settings.max_width * width / settings.height and width <= LONG * height
+        # Not too long, lying or standing.
+        short = max(width, height) <= self.preprocessing.max_width * min(width, height) / self.preprocessing.height
         try:
             prepared = image.prepare(pixels, settings)
         except ImageError as error:
@@ -169,8 +170,9 @@ class Recognizer:
     def read_crops(self, crops: Sequence[Crop], characters: bool = True, beside: bool = False) -> list[Line]:
         """The second half: the answers are those of `read`, in the order of the crops, whatever their neighbours.
 
-        A tall crop is also read turned; a short one that is unsure, as if its text ran aslant or on an arc, where that
-        takes away half of the doubt (not with a decoder that rules texts out, for its doubts are its own).
+        A tall crop is also read turned. One that is doubtful is read in other views, and the surest of them decides: a
+        short crop as if its text ran aslant or on an arc, where that takes away half of the doubt, a long or small one
+        cut more closely and stretched, where it takes away a seventh.
         `beside`: other threads read at the same time (see `Engine.run`).
         """
         return self._read_crops(crops, characters, beside, map)
@@ -196,15 +198,19 @@ class Recognizer:
 
         wholes = [(i, crop.whole) for i, crop in enumerate(crops) if crop.whole is not None]
         look([(i, view) for i, whole in wholes if _tall(crops[i]) for view in running_up_and_down(whole)], 0.0)
-        # Text seldom climbs or bends, and a decoder that rules texts out has doubts of its own.
+        # A decoder that rules texts out has doubts of its own.
         if not self.decoder.restricted:
-            doubtful = [(i, whole) for i, whole in wholes if _sureness(lines[i]) < UNSURE and _compact(crops[i])]
-            look([(i, view) for i, whole in doubtful for view in aslant_and_bent(whole)], 0.5)
+            doubtful = [(i, whole) for i, whole in wholes if _doubtful(crops[i], lines[i])]
+            compact = [(i, whole) for i, whole in doubtful if _compact(crops[i])]
+            look([(i, view) for i, whole in compact for view in aslant_and_bent(whole)], 0.5)  # which text seldom is
+            level = [(i, whole) for i, whole in doubtful if not _compact(crops[i]) and not _tall(crops[i])]
+            look([(i, view) for i, whole in level for view in closer(whole)], 0.15)
         return lines
 
     def _seen(self, view: View, path: str | None) -> Crop:
         height, width = view.pixels.shape[:2]
-        return Crop(image.prepare(view.pixels, self.preprocessing), width, height, path)
+        settings = replace(self.preprocessing, max_width=sys.maxsize)  # a line may just have fitted
+        return Crop(image.prepare(view.pixels, settings), width, height, path)
 
     def _read_as_they_lie(self, crops: Sequence[Crop], characters: bool, beside: bool, each: Each) -> list[Line]:
         by_width: dict[int, list[int]] = defaultdict(list)
@@ -326,9 +332,14 @@ def _tall(crop: Crop) -> bool:
     return crop.height > TALL * crop.width
 
 
+def _doubtful(crop: Crop, line: Line) -> bool:
+    return _sureness(line) < (UNSURE_LONG if crop.width > LONG * crop.height else UNSURE)
+
+
 def _compact(crop: Crop) -> bool:
-    """Neither too small nor so tall that its text can only run along it."""
-    return min(crop.width, crop.height) >= LEAST and crop.height <= LONG * crop.width
+    """Neither too small nor so long that its text can only run along it."""
+    short, long = sorted((crop.width, crop.height))
+    return short >= LEAST and long <= LONG * short
 
 
 def _seen_back(line: Line, view: View, crop: Crop) -> Line:

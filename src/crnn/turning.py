@@ -1,15 +1,16 @@
-"""Text that does not run level: the views of a crop in which it would.
+"""Text that does not run level, or is small: the views of a crop in which a network sees more of it.
 
 A network of 32 rows sees little of a word that climbs through a crop as high as wide or lies on an arc, and nothing of
 one that runs down it. Turned, levelled or unrolled, and cut to the strip in which such a line lies, the same pixels
-make a level line of full height.
+make a level line of full height. A level line can still be cut more closely, or stretched so that each character has
+more columns.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeAlias
 
@@ -31,7 +32,8 @@ _TURN = 30.0  # degrees
 _ARC, _OTHER_ARCS = 45.0, (60.0, 80.0, 120.0)  # degrees, half of what the arc spans
 _LEVEL_LEAST, _ARC_LEAST = 3, 4  # characters; fewer hardly show how they run
 _LONGER, _HIGHER = 1.2, 1.2  # than the arc: of one that lies a little otherwise no letter is to be cut off
-_ROWS = 96  # of the shorter side: more would only fill memory
+_ROWS, _LINE_ROWS = 96, 48  # of the shorter side, of a line's height: more would only fill memory
+_LITTLE_WIDER, _MARGIN = 1.15, 0.06  # of a level line; the part of its height that is cut off above and below
 
 Points: TypeAlias = NDArray[np.float64]  # (..., 2): x, y
 Back: TypeAlias = Callable[[Points], Points]
@@ -64,7 +66,8 @@ class View:
 
 def small(crop: Image) -> Image:
     """As many of the pixels as a view needs."""
-    scale = _ROWS / min(crop.shape[:2])
+    height, width = crop.shape[:2]
+    scale = (_LINE_ROWS if width > LONG * height else _ROWS) / min(height, width)
     if scale >= 1:
         return crop
     return np.asarray(cv2.resize(crop, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
@@ -77,10 +80,19 @@ def running_up_and_down(crop: Image) -> Iterator[View]:
     yield View(np.ascontiguousarray(np.rot90(crop, 3)), _affine(np.array([[0, 1, 0], [-1, 0, height]], np.float64)))
 
 
+def closer(crop: Image) -> Iterator[View]:
+    """A level line cut and stretched a little, stretched a lot `further`."""
+    height, width = crop.shape[:2]
+    cut = round(_MARGIN * height)
+    view = _stretched(crop[cut : height - cut], round(_LITTLE_WIDER * width), 1)
+    further = _stretched(crop, round(_WIDER * width), 1)
+    yield replace(view, back=lambda points: view.back(points) + np.array([0, cut]), further=lambda: iter((further,)))
+
+
 def aslant_and_bent(crop: Image) -> Iterator[View]:
     """As if the line climbed, fell, arched or sagged from end to end of the crop, with others of the kind `further`, or
     as if its letters were set too closely."""
-    yield _wider(crop)
+    yield _stretched(crop, round(_WIDER * max(crop.shape[:2])), _LEVEL_LEAST)
     for sign in (-1, 1):
         yield from _levelled(crop, sign, (_RISE,), partial(_more_aslant, crop, sign))
         yield from _unrolled(crop, sign, (_ARC,), partial(_unrolled, crop, sign, _OTHER_ARCS, _none))
@@ -106,13 +118,12 @@ def _levelled(crop: Image, sign: int, rises: tuple[float, ...], further: Further
         yield View(np.asarray(level, np.uint8), _affine(back), _LEVEL_LEAST, further)
 
 
-def _wider(crop: Image) -> View:
-    """Stretched, so that each letter has columns of its own."""
+def _stretched(crop: Image, wide: int, least: int) -> View:
+    """`wide` columns, so that each letter has more of its own."""
     height, width = crop.shape[:2]
-    wide = round(_WIDER * max(width, height))
     stretched = cv2.resize(crop, (wide, height), interpolation=cv2.INTER_CUBIC)
     back = np.array([[width / wide, 0, 0], [0, 1, 0]], np.float64)
-    return View(np.asarray(stretched, np.uint8), _affine(back), _LEVEL_LEAST)
+    return View(np.asarray(stretched, np.uint8), _affine(back), least)
 
 
 def _turned(crop: Image, sign: int, degrees: float) -> Iterator[View]:
