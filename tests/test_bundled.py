@@ -99,6 +99,15 @@ def test_text_that_climbs_or_falls_is_read_and_its_characters_are_where_they_are
     seen_otherwise(english, turn, size)
 
 
+@pytest.mark.parametrize("options", [{"lexicon": "english"}, {"allow": "A-Z"}, {"language_model": "english"}])
+def test_text_that_climbs_is_read_by_every_decoder(options):
+    level = load(EXAMPLES / "test_02.jpg")
+    height, width = level.shape[:2]
+    matrix = np.array([[1, 0, 0], [-0.5, 1, 0.5 * width]])
+    climbing = cv2.warpAffine(level, matrix, (width, height + width // 2), borderMode=cv2.BORDER_REPLICATE)
+    assert crnn.load("en", **options).read(climbing).text.lower() == "massaging"
+
+
 @pytest.mark.parametrize("rise", [-1.0, -0.5, -0.25, 0.25, 0.5, 1.0])  # of the width; the last make a tall crop
 def test_text_seen_from_the_side_is_read_and_its_characters_are_where_they_are(english, rise):
     height, width = load(EXAMPLES / "test_02.jpg").shape[:2]

@@ -30,6 +30,10 @@ from crnn.marks import kept, typeset
         ("老王's店", "老王's店"),
         ("③ 中国 → 日本", "③中国→日本"),
         ("【 注意 】 2年", "【注意】2年"),
+        ("泰达“分娩’、储蓄", "泰达‘分娩’、储蓄"),
+        ("他说“好’的”。", "他说“好’的”。"),
+        ("麟“起、长官。“轧带", "麟“起、长官。”轧带"),
+        ("“好”和“坏”，“也", "“好”和“坏”，“也"),
     ],
 )
 def test_marks_that_touch_chinese_are_full_width_without_spaces_and_pairs_go_by_what_they_hold(text, expected):

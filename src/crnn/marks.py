@@ -1,8 +1,8 @@
 """Marks beside Chinese: which of two widths and with which spaces, where by the look alone nobody could tell.
 
 The rule, for texts that are rendered and for those that are read: a mark that touches a Chinese character is
-full-width, brackets and quotation marks go by what they hold or touch, full-width marks and signs bring their own room
-and have no spaces beside them, and everything else stays as it is.
+full-width, brackets and quotation marks go by what they hold or touch and come in pairs, full-width marks and signs
+bring their own room and have no spaces beside them, and everything else stays as it is.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ _RULES = [
     (re.compile(rf"(?<={HAN})\.(?![0-9A-Za-z.])"), "。"),
     (re.compile(rf"'(?={HAN})"), "‘"),
     (re.compile(rf"(?<={HAN})'(?![A-Za-z])"), "’"),
+    (re.compile(r"“([^“”‘’]*)’(?![^“‘]*”)"), r"‘\1’"),
+    (re.compile(r"“([^“”]*)“(?![^“]*”)"), r"“\1”"),
     (re.compile(rf"(?<={HAN}) *~(?!/) *|(?<=\d) *~ *(?=\d)| *~ *(?={HAN})"), "～"),
     (re.compile(r" *([，。：；！？（）、《》「」【】〔〕『』〖〗〈〉～…—]) *"), r"\1"),
     (re.compile(rf"([→①-⑩★■●◆]) +(?={HAN})|(?<={HAN}) +(?=[→①-⑩★■●◆])"), r"\1"),

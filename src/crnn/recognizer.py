@@ -198,13 +198,11 @@ class Recognizer:
 
         wholes = [(i, crop.whole) for i, crop in enumerate(crops) if crop.whole is not None]
         look([(i, view) for i, whole in wholes if _tall(crops[i]) for view in running_up_and_down(whole)], 0.0)
-        # A decoder that rules texts out has doubts of its own.
-        if not self.decoder.restricted:
-            doubtful = [(i, whole) for i, whole in wholes if _doubtful(crops[i], lines[i])]
-            compact = [(i, whole) for i, whole in doubtful if _compact(crops[i])]
-            look([(i, view) for i, whole in compact for view in aslant_and_bent(whole)], 0.5)  # which text seldom is
-            level = [(i, whole) for i, whole in doubtful if not _compact(crops[i]) and not _tall(crops[i])]
-            look([(i, view) for i, whole in level for view in closer(whole)], 0.15)
+        doubtful = [(i, whole) for i, whole in wholes if _doubtful(crops[i], lines[i])]
+        compact = [(i, whole) for i, whole in doubtful if _compact(crops[i])]
+        look([(i, view) for i, whole in compact for view in aslant_and_bent(whole)], 0.5)  # which text seldom is
+        level = [(i, whole) for i, whole in doubtful if not _compact(crops[i]) and not _tall(crops[i])]
+        look([(i, view) for i, whole in level for view in closer(whole)], 0.15)
         return lines
 
     def _seen(self, view: View, path: str | None) -> Crop:
