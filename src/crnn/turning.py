@@ -36,7 +36,9 @@ _ROWS, _LINE_ROWS = 96, 48  # of the shorter side, of a line's height: more woul
 _LITTLE_WIDER, _MARGIN = 1.15, 0.06  # of a level line; the part of its height that is cut off above and below
 
 Points: TypeAlias = NDArray[np.float64]  # (..., 2): x, y
+Coordinates: TypeAlias = NDArray[np.float64]
 Back: TypeAlias = Callable[[Points], Points]
+Place: TypeAlias = Callable[[Coordinates, Coordinates], tuple[Coordinates, Coordinates]]
 Further: TypeAlias = Callable[[], Iterator["View"]]
 
 
@@ -154,24 +156,28 @@ def _unrolled(crop: Image, sign: int, angles: tuple[float, ...], further: Furthe
         if not 0.22 * height <= high <= min(0.9 * height, 0.95 * radius):
             continue
         columns, rows = math.ceil(_LONGER * (2 * radius - high) * half), math.ceil(_HIGHER * high)
-        back = _rolled(half, radius, high, (columns, rows), (width, height), sign)
-        grid = np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), -1) + 0.5
-        x, y = np.moveaxis(back(grid).astype(np.float32) - np.float32(0.5), -1, 0)
+        place = _rolled(half, radius, high, (columns, rows), (width, height), sign)
+        there = place(np.arange(columns) + 0.5, np.arange(rows)[:, np.newaxis] + 0.5)
+        x, y = (each.astype(np.float32) - np.float32(0.5) for each in there)
         level = cv2.remap(crop, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-        yield View(np.asarray(level, np.uint8), back, _ARC_LEAST, further)
+        yield View(np.asarray(level, np.uint8), partial(_at, place), _ARC_LEAST, further)
 
 
-def _rolled(half: float, radius: float, high: float, strip: tuple[int, int], crop: tuple[int, int], sign: int) -> Back:
+def _rolled(half: float, radius: float, high: float, strip: tuple[int, int], crop: tuple[int, int], sign: int) -> Place:
     """Takes points of a strip onto the arc of `half` radians from its middle to either end that it was unrolled from,
     whose letters are `high` and whose outer circle has `radius`; strip, crop: width and height."""
 
-    def back(points: Points) -> Points:
-        across, down = points[..., 0] / strip[0] - 0.5, (0.5 - points[..., 1] / strip[1]) * sign
-        angle, out = 2 * _LONGER * half * across, radius - high / 2 + _HIGHER * high * down
-        x, y = crop[0] / 2 + out * np.sin(angle), radius - out * np.cos(angle)
-        return np.stack([x, y if sign > 0 else crop[1] - y], -1)
+    def place(x: Coordinates, y: Coordinates) -> tuple[Coordinates, Coordinates]:
+        angle = 2 * _LONGER * half * (x / strip[0] - 0.5)
+        out = radius - high / 2 + _HIGHER * high * (0.5 - y / strip[1]) * sign
+        down = radius - out * np.cos(angle)
+        return crop[0] / 2 + out * np.sin(angle), down if sign > 0 else crop[1] - down
 
-    return back
+    return place
+
+
+def _at(place: Place, points: Points) -> Points:
+    return np.stack(place(points[..., 0], points[..., 1]), -1)
 
 
 def _affine(matrix: NDArray[np.float64]) -> Back:
