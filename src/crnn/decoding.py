@@ -92,9 +92,9 @@ class Decoder:
             raise ConfigError(f"decoding: {error}") from None
 
     @property
-    def restricted(self) -> bool:
-        """Whether some texts cannot come out: what is left is then surer of itself than it should be."""
-        return self._forbidden is not None or self._pattern is not None or self.lexicon is not None
+    def limited(self) -> bool:
+        """Whether some characters or forms of a text cannot come out."""
+        return self._forbidden is not None or self._pattern is not None
 
     def __call__(self, logits: NDArray[Any], lengths: Sequence[int]) -> list[Decoding]:
         """Decode rows of which the first `lengths[n]` columns count."""

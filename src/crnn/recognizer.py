@@ -88,7 +88,9 @@ class Recognizer:
             raise ModelError(f"model {name} has an unusable model.json: {error}") from None
         self.decoder = Decoder.create(self.charset, self.card.get("decoder") or {}, **decoding)
         # Where texts are ruled out, no other may come of what is left.
-        self._both_widths = set(WIDE.values()) <= set(self.charset.characters) and not self.decoder.restricted
+        self._both_widths = set(WIDE.values()) <= set(self.charset.characters) and not (
+            self.decoder.limited or self.decoder.lexicon
+        )
         self._cores = ThreadPoolExecutor(self.engine.parallel, "crnn-core")
         self._groups = ThreadPoolExecutor(GROUPS, "crnn-group")  # they wait for the cores
 
@@ -140,11 +142,12 @@ class Recognizer:
         name: str | None = None,
         max_pixels: int = image.MAX_PIXELS,
         any_width: bool = False,
+        views: bool = True,
     ) -> Crop:
         """The first half of `read`: load an image of less than `max_pixels` and bring it to the model's height.
 
-        `any_width`: of any length; what is beyond the model's width is read in windows that overlap. ImageError calls
-        the image by `name`, else by its path.
+        `any_width`: of any length; what is beyond the model's width is read in windows that overlap. Without `views`
+        it will be read as it lies only. ImageError calls the image by `name`, else by its path.
         """
         path = str(source) if isinstance(source, (str, Path)) else None
         pixels = image.load(source, name, max_pixels)
@@ -156,7 +159,7 @@ class Recognizer:
             prepared = image.prepare(pixels, settings)
         except ImageError as error:
             raise ImageError(f"{name or path}: {error}") if name or path else error from None
-        return Crop(prepared, width, height, path, small(pixels) if short and self.turning else None)
+        return Crop(prepared, width, height, path, small(pixels) if short and views and self.turning else None)
 
     def _try_crops(self, sources: Sequence[ImageSource]) -> list[Crop | ImageError]:
         return [self._try_crop(source) for source in sources]
@@ -172,7 +175,8 @@ class Recognizer:
 
         A tall crop is also read turned. One that is doubtful is read in other views, and the surest of them decides: a
         short crop as if its text ran aslant or on an arc, where that takes away half of the doubt, a long or small one
-        cut more closely and stretched, where it takes away a seventh.
+        cut more closely and stretched, where it takes away a seventh. Not with a decoder that is limited to some
+        characters or a pattern, for its doubts are its own.
         `beside`: other threads read at the same time (see `Engine.run`).
         """
         return self._read_crops(crops, characters, beside, map)
@@ -198,6 +202,8 @@ class Recognizer:
 
         wholes = [(i, crop.whole) for i, crop in enumerate(crops) if crop.whole is not None]
         look([(i, view) for i, whole in wholes if _tall(crops[i]) for view in running_up_and_down(whole)], 0.0)
+        if self.decoder.limited:  # what is left of the characters is surer of itself than it should be
+            return lines
         doubtful = [(i, whole) for i, whole in wholes if _doubtful(crops[i], lines[i])]
         compact = [(i, whole) for i, whole in doubtful if _compact(crops[i])]
         look([(i, view) for i, whole in compact for view in aslant_and_bent(whole)], 0.5)  # which text seldom is

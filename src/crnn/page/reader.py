@@ -22,7 +22,7 @@ from crnn.page.layout import arrange
 from crnn.page.lines import Finding, FoundLine, find
 from crnn.page.pdf import Pdf
 from crnn.page.spaces import add_spaces
-from crnn.recognizer import Recognizer, load
+from crnn.recognizer import UNSURE_LONG, Recognizer, load
 
 AUTO = "auto"  # every line by the bundled model that is surest of it
 DETECTORS = ("lines", "db")
@@ -114,12 +114,17 @@ class PageReader:
         """Read one RGB picture (H, W, 3)."""
         height, width = pixels.shape[:2]
         finding = self._find(pixels)
-        lines = self._read([line.crop for line in finding.lines])
+        # Which way up a page is tells how well lines are read as they lie: seen otherwise, wrong ones look right, too.
+        lines = self._read([line.crop for line in finding.lines], views=False)
         turns = self._turns(pixels, finding, lines)
         if turns:
             turned = np.ascontiguousarray(np.rot90(pixels, turns))
             finding = _turn_back(self._find(turned), turns, width, height)
-            lines = self._read([line.crop for line in finding.lines])
+            lines = self._read([line.crop for line in finding.lines], views=False)
+        doubtful = [i for i, line in enumerate(lines) if _certainty(line) < UNSURE_LONG]
+        for i, line in zip(doubtful, self._read([finding.lines[i].crop for i in doubtful], views=True), strict=True):
+            if _certainty(line) > _certainty(lines[i]):
+                lines[i] = line
         boxes = np.array([line.box for line in finding.lines], np.float64).reshape(-1, 4)
         placed = []
         for i, place in arrange(boxes, np.asarray(finding.rules, np.float64)):
@@ -127,11 +132,11 @@ class PageReader:
                 placed.append(replace(_on_page(lines[i], finding.lines[i], width, height), place=place))
         return Page(tuple(placed), width, height, angle=(finding.angle - 90 * turns) % 360 if turns else finding.angle)
 
-    def _read(self, crops: Sequence[Image]) -> list[Line]:
-        lines = _read_with(self.readers[0], crops)
+    def _read(self, crops: Sequence[Image], views: bool) -> list[Line]:
+        lines = _read_with(self.readers[0], crops, views)
         for reader in self.readers[1:]:
             doubtful = [i for i, line in enumerate(lines) if _certainty(line) < _SURE]
-            for i, line in zip(doubtful, _read_with(reader, [crops[i] for i in doubtful]), strict=True):
+            for i, line in zip(doubtful, _read_with(reader, [crops[i] for i in doubtful], views), strict=True):
                 if _certainty(line) > _certainty(lines[i]):
                     lines[i] = line
         return lines
@@ -142,11 +147,13 @@ class PageReader:
             return 0
         found = {0: _mean_certainty(_longest(lines))}
         upside_down = [line.crop[::-1, ::-1] for line in _longest(finding.lines)]
-        found[2] = _mean_certainty(self._read([np.ascontiguousarray(crop) for crop in upside_down]))
+        found[2] = _mean_certainty(self._read([np.ascontiguousarray(crop) for crop in upside_down], views=False))
         if max(found.values()) < _DOUBTFUL:
             for turns in (1, 3):
                 sideways = self._find(np.ascontiguousarray(np.rot90(pixels, turns)))
-                found[turns] = _mean_certainty(self._read([line.crop for line in _longest(sideways.lines)]))
+                found[turns] = _mean_certainty(
+                    self._read([line.crop for line in _longest(sideways.lines)], views=False)
+                )
         best = max(found, key=lambda turns: found[turns])
         return best if found[best] > found[0] + 0.1 else 0
 
@@ -157,8 +164,8 @@ def _arranged(lines: Sequence[Line], width: int, height: int) -> Page:
     return Page(tuple(replace(lines[i], place=place) for i, place in arrange(boxes)), width, height)
 
 
-def _read_with(reader: Recognizer, crops: Sequence[Image]) -> list[Line]:
-    lines = reader.read_crops([reader.crop(crop, any_width=True) for crop in crops])
+def _read_with(reader: Recognizer, crops: Sequence[Image], views: bool) -> list[Line]:
+    lines = reader.read_crops([reader.crop(crop, any_width=True, views=views) for crop in crops])
     return [add_spaces(_with_bullet(line), crop) for line, crop in zip(lines, crops, strict=True)]
 
 
