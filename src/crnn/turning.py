@@ -87,8 +87,11 @@ def closer(crop: Image) -> Iterator[View]:
     height, width = crop.shape[:2]
     cut = round(_MARGIN * height)
     view = _stretched(crop[cut : height - cut], round(_LITTLE_WIDER * width), 1)
-    further = _stretched(crop, round(_WIDER * width), 1)
-    yield replace(view, back=lambda points: view.back(points) + np.array([0, cut]), further=lambda: iter((further,)))
+    yield replace(
+        view,
+        back=lambda points: view.back(points) + np.array([0, cut]),
+        further=lambda: iter([_stretched(crop, round(_WIDER * width), 1)]),
+    )
 
 
 def aslant_and_bent(crop: Image) -> Iterator[View]:

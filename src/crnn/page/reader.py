@@ -121,10 +121,8 @@ class PageReader:
             turned = np.ascontiguousarray(np.rot90(pixels, turns))
             finding = _turn_back(self._find(turned), turns, width, height)
             lines = self._read([line.crop for line in finding.lines], views=False)
-        doubtful = [i for i, line in enumerate(lines) if _certainty(line) < UNSURE_LONG]
-        for i, line in zip(doubtful, self._read([finding.lines[i].crop for i in doubtful], views=True), strict=True):
-            if _certainty(line) > _certainty(lines[i]):
-                lines[i] = line
+        crops = [line.crop for line in finding.lines]
+        _read_doubtful(lines, crops, UNSURE_LONG, lambda doubtful: self._read(doubtful, views=True))
         boxes = np.array([line.box for line in finding.lines], np.float64).reshape(-1, 4)
         placed = []
         for i, place in arrange(boxes, np.asarray(finding.rules, np.float64)):
@@ -133,12 +131,10 @@ class PageReader:
         return Page(tuple(placed), width, height, angle=(finding.angle - 90 * turns) % 360 if turns else finding.angle)
 
     def _read(self, crops: Sequence[Image], views: bool) -> list[Line]:
-        lines = _read_with(self.readers[0], crops, views)
-        for reader in self.readers[1:]:
-            doubtful = [i for i, line in enumerate(lines) if _certainty(line) < _SURE]
-            for i, line in zip(doubtful, _read_with(reader, [crops[i] for i in doubtful], views), strict=True):
-                if _certainty(line) > _certainty(lines[i]):
-                    lines[i] = line
+        first, *others = (partial(_read_with, reader, views=views) for reader in self.readers)
+        lines = first(crops)
+        for read in others:
+            _read_doubtful(lines, crops, _SURE, read)
         return lines
 
     def _turns(self, pixels: Image, finding: Finding, lines: Sequence[Line]) -> int:
@@ -167,6 +163,16 @@ def _arranged(lines: Sequence[Line], width: int, height: int) -> Page:
 def _read_with(reader: Recognizer, crops: Sequence[Image], views: bool) -> list[Line]:
     lines = reader.read_crops([reader.crop(crop, any_width=True, views=views) for crop in crops])
     return [add_spaces(_with_bullet(line), crop) for line, crop in zip(lines, crops, strict=True)]
+
+
+def _read_doubtful(
+    lines: list[Line], crops: Sequence[Image], sure: float, read: Callable[[Sequence[Image]], list[Line]]
+) -> None:
+    """Read the crops of lines that are less certain again; what is then surer takes their place."""
+    doubtful = [i for i, line in enumerate(lines) if _certainty(line) < sure]
+    for i, line in zip(doubtful, read([crops[i] for i in doubtful]), strict=True):
+        if _certainty(line) > _certainty(lines[i]):
+            lines[i] = line
 
 
 def _with_bullet(line: Line) -> Line:
