@@ -148,7 +148,7 @@ def test_one_reader_serves_many_threads(bar_model):
 
 @pytest.mark.parametrize("engine", runtime.ENGINES)
 def test_precisions_of_every_engine_read_the_same(engine):
-    drawn = [image.load(benchmark._drawn(number)) for number in range(24)]
+    drawn = [image.load(benchmark._drawn(number)) for number in range(12)]
     texts = [line.text for line in crnn.load("en", engine, precision="fp32").read_batch(drawn)]
     if engine != "openvino":
         assert texts == [line.text for line in crnn.load("en", precision="fp32").read_batch(drawn)]
@@ -156,7 +156,7 @@ def test_precisions_of_every_engine_read_the_same(engine):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", EngineWarning)  # this machine may have no bf16
             half = crnn.load("en", engine, precision="bf16").read_batch(drawn)
-        assert sum(a == b.text for a, b in zip(texts, half, strict=True)) >= 22
+        assert sum(a == b.text for a, b in zip(texts, half, strict=True)) >= 11
 
 
 def test_what_the_machine_cannot_do_falls_back_and_says_so(bar_model, capfd):

@@ -36,11 +36,18 @@ def folder(tmp_path_factory):
     return place
 
 
+@pytest.fixture(scope="module")
+def exported(folder, tmp_path_factory):
+    """By precision, the folder exported."""
+    out = tmp_path_factory.mktemp("exported")
+    return {precision: export.export_folder(folder, out / precision, precision) for precision in export.PRECISIONS}
+
+
 @pytest.mark.parametrize("precision", export.PRECISIONS)
-def test_all_engines_agree_at_widths_and_batches_never_seen_before(folder, tmp_path, precision):
-    out = export.export_folder(folder, tmp_path, precision)
+def test_all_engines_agree_at_widths_and_batches_never_seen_before(exported, precision):
+    out = exported[precision]
     assert sorted(file.name for file in out.iterdir()) == ["model.json", "model.onnx", "weights.safetensors"]
-    engines = [open_engine(tmp_path, name) for name in ENGINES]
+    engines = [open_engine(out, name) for name in ENGINES]
     assert all(Charset(engine.card["charset"]) == CHARSET for engine in engines)
     rng = np.random.default_rng(1)
     for number, width in ((1, 16), (7, 48), (2, 400), (33, 112)):
@@ -51,11 +58,9 @@ def test_all_engines_agree_at_widths_and_batches_never_seen_before(folder, tmp_p
         assert np.abs(one - three).max() < 0.1  # OpenVINO, bfloat16 where the processor has it
 
 
-def test_half_precision_halves_the_files(folder, tmp_path):
-    for precision in export.PRECISIONS:
-        export.export_folder(folder, tmp_path / precision, precision)
+def test_half_precision_halves_the_files(exported):
     for name in ("model.onnx", "weights.safetensors"):
-        whole, half = (os.path.getsize(tmp_path / precision / name) for precision in ("fp32", "fp16"))
+        whole, half = (os.path.getsize(exported[precision] / name) for precision in ("fp32", "fp16"))
         assert half < 0.56 * whole
 
 
@@ -80,13 +85,15 @@ def test_openvino_ir_is_read_by_openvino_alone(folder, tmp_path):
     script = """
 import sys, numpy, openvino
 from crnn import export
-folder, out, precision = sys.argv[1:]
-export.export_openvino(folder, out + "/" + precision, precision)
-compiled = openvino.Core().compile_model(f"{out}/{precision}/model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-numpy.save(f"{out}/{precision}.npy", compiled({0: numpy.load(out + "/images.npy")})[0])
+folder, out, *precisions = sys.argv[1:]
+for precision in precisions:
+    export.export_openvino(folder, out + "/" + precision, precision)
+    compiled = openvino.Core().compile_model(f"{out}/{precision}/model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    numpy.save(f"{out}/{precision}.npy", compiled({0: numpy.load(out + "/images.npy")})[0])
 """
+    command = [sys.executable, "-c", script, str(folder), str(tmp_path), *export.PRECISIONS]
+    subprocess.run(command, check=True, timeout=240)
     for precision in export.PRECISIONS:
-        subprocess.run([sys.executable, "-c", script, str(folder), str(tmp_path), precision], check=True, timeout=120)
         files = sorted(file.name for file in (tmp_path / precision).iterdir())
         assert files == ["model.bin", "model.json", "model.xml"]
         logits = np.load(tmp_path / f"{precision}.npy")

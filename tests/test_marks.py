@@ -34,6 +34,8 @@ from crnn.marks import kept, typeset
         ("他说“好’的”。", "他说“好’的”。"),
         ("麟“起、长官。“轧带", "麟“起、长官。”轧带"),
         ("“好”和“坏”，“也", "“好”和“坏”，“也"),
+        ("或 “etc” 分区", "或“etc”分区"),
+        ("crypt(8）配置", "crypt(8)配置"),
     ],
 )
 def test_marks_that_touch_chinese_are_full_width_without_spaces_and_pairs_go_by_what_they_hold(text, expected):

@@ -31,7 +31,8 @@ SUFFIXES = (*image.SUFFIXES, ".pdf")
 
 _SURE = 0.9  # of a line read with this certainty, a character, no other model is asked
 _DOUBTFUL = 0.75  # a page read with less may be upside down
-_SAMPLE = 8  # lines that tell which way up a page is
+_SPREAD = 32  # lines that tell whether it may be; a page on its side falls into hundreds of pieces
+_SAMPLE = 8  # lines that tell which way up it is
 
 
 @dataclass(frozen=True)
@@ -114,14 +115,19 @@ class PageReader:
         """Read one RGB picture (H, W, 3)."""
         height, width = pixels.shape[:2]
         finding = self._find(pixels)
+        crops = [line.crop for line in finding.lines]
         # Which way up a page is tells how well lines are read as they lie: seen otherwise, wrong ones look right, too.
-        lines = self._read([line.crop for line in finding.lines], views=False)
-        turns = self._turns(pixels, finding, lines)
+        step = max(1, -(-len(crops) // _SPREAD))
+        spread = self._read(crops[::step], views=False)
+        turns = self._turns(pixels, finding, spread)
         if turns:
             turned = np.ascontiguousarray(np.rot90(pixels, turns))
             finding = _turn_back(self._find(turned), turns, width, height)
-            lines = self._read([line.crop for line in finding.lines], views=False)
-        crops = [line.crop for line in finding.lines]
+            crops = [line.crop for line in finding.lines]
+            lines = self._read(crops, views=False)
+        else:
+            others = iter(self._read([crop for i, crop in enumerate(crops) if i % step], views=False))
+            lines = [next(others) if i % step else spread[i // step] for i in range(len(crops))]
         _read_doubtful(lines, crops, UNSURE_LONG, lambda doubtful: self._read(doubtful, views=True))
         boxes = np.array([line.box for line in finding.lines], np.float64).reshape(-1, 4)
         placed = []

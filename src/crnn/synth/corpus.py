@@ -28,6 +28,9 @@ _CLOSING = [".", ",", ":", ";", "!", "?", ")", "]", '"', "'", "%", "*", ">", "}"
 _CLOSING += [").", "),", ");", "):", '."', ',"', '!"', '?"', "].", "],"]
 # Between and around words of a script without spaces.
 _MARKS = (*"，，，，，，，，，，，。。。。。。。、、、、、：：：；；！！？？·/→—～", "——", "——", "……", "……", "…")
+# As they are typed where no Chinese input is at hand: by programmers, in chats, in file names.
+_TYPED = (*"-/_+=@#", "--", "--", " -- ", " -- ", " - ", "...", ". ", ", ", ": ", " / ", " + ", " | ")
+_TYPED_AROUND = ('"{}"', '"{}"', "'{}'", "({})", "({})", "`{}`", "<{}>", "[{}]", "“{}”", "（{}）")
 _ENCLOSED = ("《{}》", "《{}》", "（{}）", "（{}）", "“{}”", "“{}”", "[{}]", "「{}」", "【{}】", "‘{}’")
 _MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
 
@@ -175,16 +178,19 @@ class Corpus:
         length = rng.randint(1, self.max_length)
         text = ""
         spaced = rng.random() < 0.5  # Latin words and numbers stand off from the script or do not
-        if rng.random() < 0.04:
-            text = rng.choice("•●·◆■★→①②③") + rng.choice(("", " "))
+        if rng.random() < 0.1:
+            text = _heading(rng)
+        typed = rng.random() < 0.25
         while len(text) < length:
             word = self._plain(rng) if rng.random() < 0.86 else rng.choice((_number, _counted, self._code))(rng)
+            if typed and word.isascii() and rng.random() < 0.4:
+                word = rng.choice(_TYPED_AROUND).format(word)
             if text and text[-1].isascii() + word[0].isascii() >= (1 if spaced else 2) and not text.endswith(" "):
                 text += " "
             text += word
             kind = rng.random()
             if kind < 0.17:
-                text += rng.choice(_MARKS)
+                text += rng.choice(_TYPED if typed else _MARKS)
             elif kind < 0.22:
                 text += rng.choice(_ENCLOSED).format(self._plain(rng)) + rng.choice(("", "", *"，。、；："))
             elif kind < 0.24:  # somebody says something
@@ -321,6 +327,21 @@ def _counted(rng: random.Random) -> str:
         times = [f"{rng.randint(0, 23)}:{rng.randrange(60):02d}" for _ in range(2)]
         return rng.choice("—-～").join(times)
     return rng.choice("￥￥±~") + number
+
+
+def _heading(rng: random.Random) -> str:
+    """What stands before a heading, a caption, an item of a list: `• `, `2.1. `, `表 6.3 `, `(4)`, `（三）`, `一、`"""
+    form = rng.random()
+    if form < 0.4:
+        return rng.choice("•●·◆■★→①②③*-+") + rng.choice(("", " "))
+    numbers = ".".join(str(rng.randint(1, 12)) for _ in range(rng.choice((1, 1, 2, 2, 3))))
+    if form < 0.65:
+        return numbers + rng.choice((". ", ". ", ".", " ", "、", ") "))
+    if form < 0.8:
+        return rng.choice("表图例注") + rng.choice(("", " ")) + numbers + rng.choice((". ", " ", "："))
+    if form < 0.9:
+        return f"({rng.choice('123456789abcde')})" + rng.choice(("", " "))
+    return rng.choice(("{}、", "（{}）", "第{}章 ", "{}．")).format(rng.choice("一二三四五六七八九十"))
 
 
 def _letters_and_digits(rng: random.Random) -> str:
