@@ -18,7 +18,8 @@ demo: $(DEMO)/.installed
 	$(DEMO)/bin/crnn read examples/test_01.jpg examples/test_02.jpg examples/test_03.jpg
 
 # A process a file, two at a time: TensorFlow, OpenVINO, PyTorch, Ray and gRPC in one process, which then forks, crash now
-# and then. In reverse, for the longest are not among the first. No test of a file is selected (status 5): that is for -k to say.
+# and then. In reverse, for the longest are not among the first. No test of a file is selected (status 5): that is for
+# -k to say.
 test: $(VENV)/.installed
 	@ls -r tests/test_*.py | OMP_NUM_THREADS=1 xargs -P 2 -I FILE sh -c \
 	    'out=$$($(VENV)/bin/python -m pytest -q $(ARGS) FILE 2>&1); status=$$?; [ $$status = 5 ] && exit 0; \

