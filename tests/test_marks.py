@@ -36,6 +36,18 @@ from crnn.marks import kept, typeset
         ("“好”和“坏”，“也", "“好”和“坏”，“也"),
         ("或 “etc” 分区", "或“etc”分区"),
         ("crypt(8）配置", "crypt(8)配置"),
+        ("不是乖觉-- 辉煌", "不是乖觉——辉煌"),
+        ("abc -- 中文", "abc——中文"),
+        ("使用 --help 选项", "使用 --help 选项"),
+        ("<!--中文-->", "<!--中文-->"),
+        ("a -- b", "a -- b"),
+        ("一. 总则", "一．总则"),
+        ("他很一.", "他很一。"),
+        ("娜'the'。主", "娜‘the’。主"),
+        ("don't say 'yes'中文", "don't say ‘yes’中文"),
+        ("好”和坏”的", "好“和坏”的"),
+        ("他说”。她“好”", "他说”。她“好”"),
+        ("72.3％几", "72.3%几"),
     ],
 )
 def test_marks_that_touch_chinese_are_full_width_without_spaces_and_pairs_go_by_what_they_hold(text, expected):

@@ -12,9 +12,11 @@ import pytest
 from crnn.charset import ENGLISH, Charset
 from crnn.config import SynthConfig
 from crnn.errors import DataError
+from crnn.marks import CLOSING, OPENING
 from crnn.synth.corpus import Corpus
-from crnn.synth.fonts import find_faces
+from crnn.synth.fonts import Face, find_faces
 from crnn.synth.generate import Renderer, generate
+from crnn.synth.looks import LOOKS
 from crnn.synth.render import bend, draw
 
 FONTS = Path(__file__).with_name("fonts")
@@ -82,6 +84,21 @@ def test_latin_letters_can_have_a_face_of_their_own():
     assert mixed.drawing("国") is mixed and mixed.drawing("A") is other
 
 
+def test_marks_of_both_scripts_can_be_drawn_by_the_latin_face():
+    face, other = find_faces([FONTS], Charset(ENGLISH + "“”"))[:2]
+    assert replace(face, latin=other).drawing("“") is not other
+    mixed = replace(face, latin=other, shared=frozenset("“”"))
+    assert mixed.drawing("“") is other and mixed.drawing(" ") is mixed
+
+
+def test_bolder_strokes_have_more_ink_in_the_same_places():
+    face = find_faces([FONTS], Charset(ENGLISH))[0]
+    plain, bold = draw("Ink", face, 40), draw("Ink", face, 40, bolder=0.8)
+    assert np.array_equal(plain.boxes, bold.boxes)
+    assert int(bold.mask.sum()) > 1.1 * int(plain.mask.sum())
+    assert not ((plain.mask == 255) & (bold.mask < 250)).any()
+
+
 def test_lines_of_any_characters_show_all_of_a_charset_equally_often():
     corpus = Corpus(Charset(ENGLISH), WORDS, mix={"characters": 1.0}, max_length=12)
     rng = random.Random(3)
@@ -134,13 +151,31 @@ def test_the_corpus_writes_only_what_the_charset_has():
 def test_chinese_sentences_hold_marks_as_they_are_printed():
     # Marks that touch, doubled ones, signs behind numbers, and what is typed instead: what training never shows is not
     # read.
-    charset = Charset(ENGLISH + "山水人家年月日第章—…“”‘’《》【】（）「」，。、；：！？·～￥℃％")
+    charset = Charset(ENGLISH + "山水人家一二三四五六七八九十年月日第章—…“”‘’《》【】（）「」，。、；：！？·～￥℃％")
     corpus = Corpus(charset, ["山水", "人家", "words"], mix={"sentence": 1.0})
     rng = random.Random(1)
     written = "\n".join(corpus.sample(rng) for _ in range(2000))
     printed = ("。”", "！”", "：“", "》，", "）。", "——", "……", "—", "℃", "年")
     typed = ("人家--", " -- ", "`words`", '"words"', ".1. ", ") 山水")
     assert not [marks for marks in (*printed, *typed) if marks not in written]
+    assert not [line for line in written.split("\n") if line[0] in CLOSING or line[-1] in OPENING]
+
+
+def test_what_is_typed_is_drawn_and_labelled_by_the_rule_for_marks(monkeypatch):
+    charset = Charset(ENGLISH + "山水—，。：；！？（）")
+    corpus = Corpus(charset, ["山水"], mix={"word": 1.0})
+    monkeypatch.setattr(corpus, "sample", lambda rng: "山,水 -- abc")
+    drawn = []
+
+    def look(text, face, rng, smallest):
+        drawn.append(text)
+        lefts = 10.0 * np.arange(len(text), dtype=np.float32)
+        return np.zeros((20, 10 * len(text), 3), np.uint8), np.stack([lefts, lefts, lefts + 9, lefts + 9], 1)
+
+    monkeypatch.setitem(LOOKS, "document", look)
+    sample = Renderer(corpus, [Face("any", 0, frozenset(charset.characters))], looks={"document": 1.0})[0]
+    assert (drawn, sample.text) == (["山,水 -- abc"], "山，水——abc")
+    assert (sample.boxes[:, 0] / 10).tolist() == [0, 1, 2, 4, 5, 7, 8, 9]  # the spaces beside the dash are gone
 
 
 def test_what_is_missing_or_wrong_is_said(tmp_path):

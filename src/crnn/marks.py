@@ -1,8 +1,9 @@
 """Marks beside Chinese: which of two widths and with which spaces, where by the look alone nobody could tell.
 
 The rule, for texts that are rendered and for those that are read: a mark that touches a Chinese character is
-full-width, brackets and quotation marks go by what they hold or touch and come in pairs, full-width marks and signs
-bring their own room and have no spaces beside them, and everything else stays as it is.
+full-width, two hyphens beside one are the Chinese dash unless they begin an option, brackets and quotation marks go by
+what they hold or touch and come in pairs, full-width marks and signs bring their own room and have no spaces beside
+them, a percent sign is half-width, and everything else stays as it is.
 """
 
 from __future__ import annotations
@@ -10,8 +11,11 @@ from __future__ import annotations
 import re
 
 HAN = "[\u3400-\u9fff]"
+# What print puts at no end and at no beginning of a line.
+OPENING, CLOSING = "“‘（《「【〔『〖〈", "”’）》」】〕』〗〉，。、；：！？"
 WIDE = dict(zip(",.:;!?()", "，。：；！？（）", strict=True))
 _RULES = [
+    (re.compile("％"), "%"),
     (re.compile(rf"\"(?=[^\"]*{HAN}[^\"]*\")([^\"]*)\""), r"“\1”"),
     (re.compile(rf"(?<={HAN})\"([^\"]+)\"|\"([^\"]+)\"(?={HAN})"), r"“\1\2”"),
     (re.compile(rf"\"(?={HAN})"), "“"),
@@ -23,13 +27,18 @@ _RULES = [
     (re.compile(rf"（((?:(?!{HAN})[^（）])*)）"), r"(\1)"),
     *((re.compile(rf"(?<={HAN}){re.escape(mark)}"), WIDE[mark]) for mark in ",:;!?)"),
     *((re.compile(rf"{re.escape(mark)}(?={HAN})"), WIDE[mark]) for mark in ",:;!?"),
+    (re.compile(r"^([一二三四五六七八九十]{1,3})\.(?![0-9A-Za-z.])"), r"\1．"),
     (re.compile(rf"(?<={HAN})\.(?![0-9A-Za-z.])"), "。"),
+    (re.compile(rf"(?<={HAN})'([^']+)'(?![A-Za-z])|'([^']+)'(?={HAN})"), r"‘\1\2’"),
+    (re.compile(r"‘([^‘’']*)'(?![A-Za-z])"), r"‘\1’"),
     (re.compile(rf"'(?={HAN})"), "‘"),
     (re.compile(rf"(?<={HAN})'(?![A-Za-z])"), "’"),
     (re.compile(r"“([^“”‘’]*)’(?![^“‘]*”)"), r"‘\1’"),
     (re.compile(r"“([^“”]*)“(?![^“]*”)"), r"“\1”"),
+    (re.compile(r"^([^“”]*)”([^“”]+)”"), r"\1“\2”"),
+    (re.compile(rf"(?<={HAN}) *--(?![->A-Za-z0-9])|(?<={HAN})--(?![->])|(?<![-!])--(?= *{HAN})"), "——"),
     (re.compile(rf"(?<={HAN}) *~(?!/) *|(?<=\d) *~ *(?=\d)| *~ *(?={HAN})"), "～"),
-    (re.compile(r" *([，。：；！？（）、《》「」【】〔〕『』〖〗〈〉～…—]) *"), r"\1"),
+    (re.compile(r" *([，。．：；！？（）、《》「」【】〔〕『』〖〗〈〉～…—]) *"), r"\1"),
     (re.compile(rf"(?<={HAN}) +(?=[“‘])|(?<=[”’]) +(?={HAN})"), ""),
     (re.compile(rf"\(((?:(?!{HAN})[^（）()])*)）"), r"(\1)"),
     (re.compile(rf"([→①-⑩★■●◆]) +(?={HAN})|(?<={HAN}) +(?=[→①-⑩★■●◆])"), r"\1"),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from crnn.charset import Charset
 from crnn.errors import DataError
-from crnn.marks import WIDE, typeset
+from crnn.marks import CLOSING, OPENING, WIDE, typeset
 
 MAX_LENGTH = 40
 # How often each kind of string is drawn; presets override it.
@@ -121,13 +121,14 @@ class Corpus:
     def sample(self, rng: random.Random) -> str:
         """A non-empty string of at most `max_length` characters, without spaces at its ends, all in the charset."""
         while True:
-            text = rng.choices(self._kinds, self._weights)[0](rng)
-            text = (typeset(text) if self._both_widths else text)[: self.max_length].strip()
-            if text and self._known.issuperset(text):
-                return text
+            text = rng.choices(self._kinds, self._weights)[0](rng)[: self.max_length]
             text = "".join(c for c in text if c in self._known).strip()
             if text:
                 return text
+
+    def label(self, text: str) -> str:
+        """What is to be read where `text` is written: marks beside Chinese by the rule."""
+        return typeset(text) if self._both_widths else text
 
     def _plain(self, rng: random.Random) -> str:
         # Frequent words, as in print, and rare ones, as on signs and in names, in equal parts.
@@ -171,7 +172,7 @@ class Corpus:
         line = rng.choice(self.lines)
         length = rng.randint(1, self.max_length)
         start = rng.randint(0, max(0, len(line) - length))
-        return line[start : start + length]
+        return _broken(line[start : start + length])
 
     def _sentence(self, rng: random.Random) -> str:
         """Words of a script without spaces, one after the other, with its punctuation."""
@@ -196,7 +197,7 @@ class Corpus:
             elif kind < 0.24:  # somebody says something
                 said = self._plain(rng) + rng.choice(("", "，", "、")) + self._plain(rng)
                 text += rng.choice(("：", "，", "")) + f"“{said}{rng.choice((*'。。！？，', '……', ''))}”"
-        return text[:length]
+        return _broken(text[:length])
 
     def _code(self, rng: random.Random) -> str:
         if rng.random() < 0.7 or not self._latin:
@@ -242,6 +243,11 @@ class Corpus:
     def _characters(self, rng: random.Random) -> str:
         # Charsets of thousands: a line of any of them is a dozen rare ones for the price of one crop.
         return "".join(rng.choice(self._symbols) for _ in range(rng.randint(2, self.max_length)))
+
+
+def _broken(line: str) -> str:
+    """As lines are broken: no mark that closes at the beginning, none that opens at the end."""
+    return line.lstrip(CLOSING + " ").rstrip(OPENING + " ")
 
 
 def _looks_like_another(character: str, charset: Charset) -> bool:
@@ -317,7 +323,7 @@ def _counted(rng: random.Random) -> str:
     number = rng.choice((f"{rng.randrange(10 ** rng.randint(1, 5))}", f"{rng.randrange(100)}.{rng.randrange(10)}"))
     form = rng.random()
     if form < 0.45:
-        return number + rng.choice("年月日个元克米号次岁人万亿点分秒楼室天名家台％℃℃")
+        return number + rng.choice("年月日个元克米号次岁人万亿点分秒楼室天名家台%℃℃")
     if form < 0.6:
         return f"第{rng.randint(1, 40)}{rng.choice('章节条页期届次')}"
     if form < 0.8:

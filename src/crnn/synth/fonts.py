@@ -29,16 +29,19 @@ _READABLE = 0.55  # mean correlation with the other faces below which a face is 
 @dataclass(frozen=True)
 class Face:
     """One face of a font file: `characters` are those of the charset that it really draws; `latin`, if given, draws the
-    ASCII ones in its place."""
+    ASCII and the `shared` ones in its place."""
 
     path: str
     index: int
     characters: frozenset[str]
     latin: Face | None = None
+    shared: frozenset[str] = frozenset()
 
     def drawing(self, character: str) -> Face:
         """The face that draws this character."""
-        return self.latin if self.latin and character.isascii() and character != " " else self
+        if self.latin and (character.isascii() or character in self.shared) and character != " ":
+            return self.latin
+        return self
 
     def covers(self, text: str) -> bool:
         return self.characters.issuperset(text)

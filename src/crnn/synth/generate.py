@@ -16,19 +16,22 @@ from crnn.charset import Charset
 from crnn.config import SynthConfig
 from crnn.data import parallel
 from crnn.errors import DataError
+from crnn.marks import kept
 from crnn.synth.corpus import Corpus
 from crnn.synth.fonts import Face, find_faces
 from crnn.synth.looks import LOOKS
 
 # How often each look is drawn; presets override it.
 DEFAULT_LOOKS = {"photo": 0.56, "document": 0.12, "scan": 0.20, "screen": 0.12}
+SHARED_MARKS = frozenset("“”‘’…—·°×±")  # of Latin faces and of those of other scripts
 LATIN_BESIDE = 0.4  # of the texts in two scripts, how many have their Latin letters in a face of their own
 CHUNK = 100  # crops that a process renders and hands over together
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """image: uint8 (H, W, 3) RGB; boxes: float32 (n, 4) left, top, right, bottom of each character in its pixels."""
+    """image: uint8 (H, W, 3) RGB; text: what is to be read in it; boxes: float32 (n, 4) left, top, right, bottom of
+    each of its characters in its pixels."""
 
     image: np.ndarray
     text: str
@@ -79,7 +82,8 @@ class Renderer:
             look = rng.choices(self._looks, self._weights)[0]
             image, boxes = look(text, face, rng, self.smallest)
             if image.shape[1] <= self.max_aspect * image.shape[0]:
-                return Rendered(image, text, boxes)
+                label = self.corpus.label(text)
+                return Rendered(image, label, boxes[kept(text, label)])
 
     def _face_for(self, text: str, rng: random.Random) -> Face | None:
         rarest = min(text, key=lambda c: len(self._having[c]))
@@ -91,12 +95,16 @@ class Renderer:
         return None
 
     def _with_latin(self, face: Face, text: str, rng: random.Random) -> Face:
-        """Books set foreign words in a Latin face beside the script's own."""
-        latin = {c for c in text if c.isascii() and not c.isspace()}
-        if not latin or text.isascii() or rng.random() > LATIN_BESIDE:
+        """Books set foreign words in a Latin face beside the script's own. Browsers take from the first face what it
+        has, so the Latin one often draws the marks that both scripts share."""
+        if text.isascii() or rng.random() > LATIN_BESIDE:
+            return face
+        shared = SHARED_MARKS if rng.random() < 0.5 else frozenset()
+        latin = {c for c in text if (c.isascii() and not c.isspace()) or c in shared}
+        if not latin:
             return face
         other = self.faces[rng.choice(self._having[min(latin, key=lambda c: len(self._having[c]))])]
-        return replace(face, latin=other) if other.characters >= latin else face
+        return replace(face, latin=other, shared=shared) if other.characters >= latin else face
 
 
 # --- writing a folder ---------------------------------------------------------------------------------------------

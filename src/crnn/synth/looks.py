@@ -40,7 +40,9 @@ def _drawn(text: str, face: Face, size: int, rng: random.Random, loose: float) -
     # Lines are justified, and words set close or far apart; but where words have no spaces, a narrow one says nothing.
     closest = 0.55 if text.isascii() else 1.0
     word_space = rng.uniform(closest, 2.0) if " " in text and rng.random() < 2.5 * loose else 1.0
-    return draw(text, face, size, spacing, word_space=word_space)
+    # Families have more weights than their files show.
+    bolder = size * rng.uniform(0.005, 0.025) if rng.random() < 0.15 else 0.0
+    return draw(text, face, size, spacing, word_space=word_space, bolder=bolder)
 
 
 def _size_for(height: int, rng: random.Random, detail: float) -> int:
