@@ -23,7 +23,9 @@ from crnn.charset import ENGLISH, Charset
 from crnn.cli import app
 from crnn.config import OptimiserConfig, SourceConfig, load_config, to_toml
 from crnn.data.prepare import prepare
+from crnn.devices import Ranks
 from crnn.errors import ConfigError, CrnnError, DataError, ModelError
+from crnn.image import Preprocessing
 from crnn.journal import read_log
 from crnn.learner import Learner
 from crnn.model import CRNN, Architecture
@@ -163,6 +165,20 @@ def test_frozen_stages_keep_their_weights(tmp_path, folder):
     run = train(settings(folder, tmp_path / "run", freeze=["backbone", "sequence"], model={}, **options)).folder
     one, two = (load_file(each / "weights.safetensors") for each in (tmp_path / "old", run))
     assert {name for name in one if not torch.equal(one[name], two[name])} == {"head.weight", "head.bias"}
+
+
+def test_a_block_of_a_stage_can_be_frozen_and_one_that_is_not_there_is_named(tmp_path):
+    model = CRNN(Architecture(**SMALL), 96)
+
+    def learner(*frozen):
+        config = replace(load_config("tiny"), init="en", freeze=frozen)
+        return Learner(model, Charset(ENGLISH), Preprocessing(), config, [], [], Ranks())
+
+    learner("backbone.0")
+    fixed = {name for name, weights in model.named_parameters() if not weights.requires_grad}
+    assert fixed and all(name.startswith("backbone.0.") for name in fixed)
+    with pytest.raises(ConfigError, match=r"freeze = 'backbone.9' does not exist: this network has backbone, "):
+        learner("backbone.9")
 
 
 def test_replay_draws_old_characters_only_and_old_skills_are_reported(tmp_path, capfd):

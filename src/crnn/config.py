@@ -89,7 +89,8 @@ class TrainConfig:
     checkpoint_every: int = 500  # steps between the checkpoints that --resume goes on from
     log_every: int = 10  # steps between the lines of log.jsonl
     patience: int = 0  # validations in a row without a lower CER that end the run; 0: all steps
-    freeze: tuple[str, ...] = ()  # stages of the network that keep the weights of `init`: backbone, sequence, head
+    # Stages of the network that keep the weights of `init`: backbone, sequence, head; backbone.0 is its first block.
+    freeze: tuple[str, ...] = ()
     overfit: int = 0  # learn only so many samples by heart, to see that data and settings can be learnt at all
     old_skills: int = (
         0  # rendered crops of the characters of `init` that are read before and after, to see what was lost
@@ -140,7 +141,7 @@ class TrainConfig:
             ("optimiser.name", chosen.name, ("adamw", "sgd")),
             ("optimiser.schedule", chosen.schedule, ("cosine", "onecycle", "exponential", "constant")),
             ("optimiser.batch_rule", chosen.batch_rule, ("auto", "linear", "sqrt", "none")),
-            *(("freeze", stage, ("backbone", "sequence", "head")) for stage in self.freeze),
+            *(("freeze", stage.partition(".")[0], ("backbone", "sequence", "head")) for stage in self.freeze),
         ):
             if value not in choices:
                 raise ConfigError(
@@ -167,7 +168,7 @@ class TrainConfig:
                 raise ConfigError(
                     f"{name} is about the model that training starts from, and there is none: give --init"
                 )
-        if len(set(self.freeze)) == 3:
+        if {"backbone", "sequence", "head"} <= set(self.freeze):
             raise ConfigError("freeze names every stage of the network: nothing is left to train")
         if self.synth.replay and self.column_steps:
             raise ConfigError("column_steps teach a new network, synth.replay keeps an old one: set one of them to 0")

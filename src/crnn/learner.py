@@ -21,7 +21,7 @@ from crnn.config import TrainConfig
 from crnn.data.loader import NO_TARGET, Batch, Batches, Mixture, Part, in_order
 from crnn.data.sources import Source
 from crnn.devices import Ranks
-from crnn.errors import DataError
+from crnn.errors import ConfigError, DataError
 from crnn.image import Preprocessing
 from crnn.model import CRNN
 from crnn.optimiser import make_optimiser, schedule
@@ -61,7 +61,11 @@ class Learner(LightningModule):
         self.waited = 0.0  # seconds, for data
         self.blank = self.norm = float("nan")  # part of the columns read as blank; length of the last gradient
         for stage in config.freeze:
-            getattr(model, stage).requires_grad_(False)
+            try:
+                model.get_submodule(stage).requires_grad_(False)
+            except AttributeError:
+                stages = ", ".join(name for name, _ in model.named_modules() if name.count(".") < 2 and name)
+                raise ConfigError(f"freeze = {stage!r} does not exist: this network has {stages}") from None
         self.train()
         upper = [c for c in charset.characters if c.lower() != c and c.lower() in charset]
         self._cases = ([charset.index(c) for c in upper], [charset.index(c.lower()) for c in upper])
@@ -72,7 +76,7 @@ class Learner(LightningModule):
     def train(self, mode: bool = True) -> Learner:
         super().train(mode)
         for stage in self.config.freeze:  # its norms keep their statistics, its dropout is none
-            getattr(self.model, stage).eval()
+            self.model.get_submodule(stage).eval()
         return self
 
     def on_train_batch_start(self, batch: Batch, index: int) -> None:
