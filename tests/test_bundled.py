@@ -99,8 +99,11 @@ def test_text_that_climbs_or_falls_is_read_and_its_characters_are_where_they_are
     seen_otherwise(english, turn, size)
 
 
-@pytest.mark.parametrize("options", [{"lexicon": "english"}, {"language_model": "english"}])
-def test_text_that_climbs_is_read_by_decoders_that_know_words(options):
+@pytest.mark.parametrize(
+    "options",
+    [{"lexicon": "english"}, {"language_model": "english"}, {"allow": "A-Za-z"}, {"pattern": "[A-Za-z]{9}"}],
+)
+def test_text_that_climbs_is_read_by_decoders_that_know_something_of_it(options):
     level = load(EXAMPLES / "test_02.jpg")
     height, width = level.shape[:2]
     matrix = np.array([[1, 0, 0], [-0.5, 1, 0.5 * width]])

@@ -1,6 +1,7 @@
 """Decoders against every alignment written out, on grids small enough for it."""
 
 import itertools
+import math
 import re
 
 import numpy as np
@@ -365,6 +366,9 @@ def test_every_decoder_agrees_with_itself(batch, data):
             assert re.fullmatch("[ab]+|1", text) or (not text and found.confidence == 0)
         if "allow" in options:
             assert "1" not in text
+            among_all = math.exp(ctc.forward(ctc.log_softmax(row[:n]), [found.classes])[0])
+            assert found.among_all == pytest.approx(among_all, abs=1e-9)
+            assert found.among_all <= found.confidence + 1e-9
 
 
 @given(grids(steps=7, rows=4), st.sampled_from([1, 2, 10]))

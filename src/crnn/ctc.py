@@ -31,6 +31,7 @@ class Decoding:
     confidences: list[float]
     spans: list[tuple[int, int]]  # timesteps, end exclusive
     confidence: float
+    among_all: float | None = None  # the text's probability among all texts, where `confidence` is that among some
 
 
 def log_softmax(logits: NDArray[Any]) -> NDArray[Any]:

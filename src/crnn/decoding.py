@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -100,9 +101,16 @@ class Decoder:
         """Decode rows of which the first `lengths[n]` columns count."""
         if self.temperature != 1:
             logits = logits / np.float32(self.temperature)
-        if self._forbidden is not None:
-            logits = logits.copy()
-            logits[..., self._forbidden] = -np.inf
+        if self._forbidden is None:
+            return self._decode(logits, lengths)
+        allowed = logits.copy()
+        allowed[..., self._forbidden] = -np.inf
+        found = self._decode(allowed, lengths)
+        log_probs = ctc.settle(ctc.log_softmax(logits), lengths)
+        among_all = np.exp(ctc.forward(log_probs, [each.classes for each in found])).tolist()
+        return [replace(each, among_all=probability) for each, probability in zip(found, among_all, strict=True)]
+
+    def _decode(self, logits: NDArray[Any], lengths: Sequence[int]) -> list[Decoding]:
         if self.decoder == "greedy" and self._pattern is None:
             return ctc.greedy_batch(logits, lengths)
         log_probs = ctc.settle(ctc.log_softmax(logits), lengths)

@@ -175,48 +175,45 @@ class Recognizer:
 
         A tall crop is also read turned. One that is doubtful is read in other views, and the surest of them decides: a
         short crop as if its text ran aslant or on an arc, where that takes away half of the doubt, a long or small one
-        cut more closely and stretched, where it takes away a seventh. Not with a decoder that is limited to some
-        characters or a pattern, for its doubts are its own.
+        cut more closely and stretched, where it takes away a seventh.
         `beside`: other threads read at the same time (see `Engine.run`).
         """
         return self._read_crops(crops, characters, beside, map)
 
     def _read_crops(self, crops: Sequence[Crop], characters: bool, beside: bool, each: Each) -> list[Line]:
-        lines = self._read_as_they_lie(crops, characters, beside, each)
+        readings = self._read_as_they_lie(crops, characters, beside, each)
 
         def look(views: list[tuple[int, View]], taken: float) -> None:
             """The surest line in a view of a crop becomes its line if it takes away such a part of the doubt."""
-            surest = {i: _sureness(lines[i]) for i, _ in views}  # of any view
+            surest = {i: readings[i].sure for i, _ in views}  # of any view
             to_beat = {i: sure + taken * (1 - sure) for i, sure in surest.items()}
             while views:
                 seen = [self._seen(view, crops[i].path) for i, view in views]
                 onward: dict[int, View] = {}
                 read = self._read_as_they_lie(seen, characters, beside, each)
-                for (i, view), line in zip(views, read, strict=True):
-                    sure = _sureness(line)
+                for (i, view), reading in zip(views, read, strict=True):
+                    line, sure = reading.line, reading.sure
                     if len(line.text) >= view.least and sure > to_beat[i]:
-                        lines[i], to_beat[i] = _seen_back(line, view, crops[i]), sure
+                        readings[i], to_beat[i] = _Reading(_seen_back(line, view, crops[i]), sure), sure
                     if sure > surest[i]:
                         onward[i], surest[i] = view, sure
                 views = [(i, further) for i, view in onward.items() for further in view.further()]
 
         wholes = [(i, crop.whole) for i, crop in enumerate(crops) if crop.whole is not None]
         look([(i, view) for i, whole in wholes if _tall(crops[i]) for view in running_up_and_down(whole)], 0.0)
-        if self.decoder.limited:  # what is left of the characters is surer of itself than it should be
-            return lines
-        doubtful = [(i, whole) for i, whole in wholes if _doubtful(crops[i], lines[i])]
+        doubtful = [(i, whole) for i, whole in wholes if _doubtful(crops[i], readings[i])]
         compact = [(i, whole) for i, whole in doubtful if _compact(crops[i])]
         look([(i, view) for i, whole in compact for view in aslant_and_bent(whole)], 0.5)  # which text seldom is
         level = [(i, whole) for i, whole in doubtful if not _compact(crops[i]) and not _tall(crops[i])]
         look([(i, view) for i, whole in level for view in closer(whole)], 0.15)
-        return lines
+        return [reading.line for reading in readings]
 
     def _seen(self, view: View, path: str | None) -> Crop:
         height, width = view.pixels.shape[:2]
         settings = replace(self.preprocessing, max_width=sys.maxsize)  # a line may just have fitted
         return Crop(image.prepare(view.pixels, settings), width, height, path)
 
-    def _read_as_they_lie(self, crops: Sequence[Crop], characters: bool, beside: bool, each: Each) -> list[Line]:
+    def _read_as_they_lie(self, crops: Sequence[Crop], characters: bool, beside: bool, each: Each) -> list[_Reading]:
         by_width: dict[int, list[int]] = defaultdict(list)
         for i, crop in enumerate(crops):
             by_width[crop.bucket].append(i)
@@ -228,16 +225,17 @@ class Recognizer:
                 batches.append((width, rows, members[start : start + rows]))
                 start += rows
 
-        def read(batch: tuple[int, int, list[int]]) -> list[Line]:
+        def read(batch: tuple[int, int, list[int]]) -> list[_Reading]:
             width, rows, members = batch
             chosen = [crops[i] for i in members]
             decodings = self._decode([crop.pixels for crop in chosen], width, rows, beside)
-            return self._lines(chosen, decodings) if characters else self._texts(chosen, decodings)
+            lines = self._lines(chosen, decodings) if characters else self._texts(chosen, decodings)
+            return [_reading(line, decoding) for line, decoding in zip(lines, decodings, strict=True)]
 
-        lines: dict[int, Line] = {}
+        readings: dict[int, _Reading] = {}
         for (_, _, members), found in zip(batches, each(read, batches), strict=True):
-            lines.update(zip(members, found, strict=True))
-        return [lines[i] for i in range(len(crops))]
+            readings.update(zip(members, found, strict=True))
+        return [readings[i] for i in range(len(crops))]
 
     def _read_group(
         self, sources: Sequence[ImageSource], characters: bool, beside: bool, each: Each
@@ -327,17 +325,26 @@ class Recognizer:
         return f"<Recognizer {self.name}: {len(self.charset)} characters>"
 
 
-def _sureness(line: Line) -> float:
-    """Confidence of a character on average: long texts would lose to short ones."""
-    return float(line.confidence ** (1 / max(1, len(line.text))))
+@dataclass(frozen=True)
+class _Reading:
+    """sure: the confidence of a character on average, since long texts would lose to short ones; where only some texts
+    are allowed it is that among all texts: what is left of them is surer of itself than it should be."""
+
+    line: Line
+    sure: float
+
+
+def _reading(line: Line, decoding: ctc.Decoding) -> _Reading:
+    probability = decoding.confidence if decoding.among_all is None else decoding.among_all
+    return _Reading(line, float(probability ** (1 / max(1, len(line.text)))))
 
 
 def _tall(crop: Crop) -> bool:
     return crop.height > TALL * crop.width
 
 
-def _doubtful(crop: Crop, line: Line) -> bool:
-    return _sureness(line) < (UNSURE_LONG if crop.width > LONG * crop.height else UNSURE)
+def _doubtful(crop: Crop, reading: _Reading) -> bool:
+    return reading.sure < (UNSURE_LONG if crop.width > LONG * crop.height else UNSURE)
 
 
 def _compact(crop: Crop) -> bool:
