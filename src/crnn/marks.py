@@ -1,8 +1,8 @@
 """Marks beside Chinese: which of two widths and with which spaces, where by the look alone nobody could tell.
 
 The rule, for texts that are rendered and for those that are read: a mark that touches a Chinese character is
-full-width, two hyphens beside one are the Chinese dash unless they begin an option, brackets and quotation marks go by
-what they hold or touch and come in pairs, full-width marks and signs bring their own room and have no spaces beside
+full-width, two hyphens beside one are the Chinese dash unless they touch a Latin word, brackets and quotation marks go
+by what they hold or touch and come in pairs, full-width marks and signs bring their own room and have no spaces beside
 them, a percent sign is half-width, and everything else stays as it is.
 """
 
@@ -36,7 +36,7 @@ _RULES = [
     (re.compile(r"“([^“”‘’]*)’(?![^“‘]*”)"), r"‘\1’"),
     (re.compile(r"“([^“”]*)“(?![^“]*”)"), r"“\1”"),
     (re.compile(r"^([^“”]*)”([^“”]+)”"), r"\1“\2”"),
-    (re.compile(rf"(?<={HAN}) *--(?![->A-Za-z0-9])|(?<={HAN})--(?![->])|(?<![-!])--(?= *{HAN})"), "——"),
+    (re.compile(rf"(?<={HAN}) *--(?![->A-Za-z0-9])|(?<![-!A-Za-z0-9])--(?= *{HAN})"), "——"),
     (re.compile(rf"(?<={HAN}) *~(?!/) *|(?<=\d) *~ *(?=\d)| *~ *(?={HAN})"), "～"),
     (re.compile(r" *([，。．：；！？（）、《》「」【】〔〕『』〖〗〈〉～…—]) *"), r"\1"),
     (re.compile(rf"(?<={HAN}) +(?=[“‘])|(?<=[”’]) +(?={HAN})"), ""),
