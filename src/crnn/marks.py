@@ -1,16 +1,17 @@
 """Marks beside Chinese: which of two widths and with which spaces, where by the look alone nobody could tell.
 
 The rule, for texts that are rendered and for those that are read: a mark that touches a Chinese character is
-full-width, two hyphens beside one are the Chinese dash unless they touch a Latin word, brackets and quotation marks go
-by what they hold or touch and come in pairs, full-width marks and signs bring their own room and have no spaces beside
-them, a percent sign is half-width, and everything else stays as it is.
+full-width, two hyphens beside one or its marks are the Chinese dash unless they touch a Latin word, brackets and
+quotation marks go by what they hold or touch and come in pairs, full-width marks and signs bring their own room and
+have no spaces beside them, a percent sign is half-width, and everything else stays as it is.
 """
 
 from __future__ import annotations
 
 import re
 
-HAN = "[\u3400-\u9fff]"
+_HAN = "\u3400-\u9fff"
+HAN = f"[{_HAN}]"
 # What print puts at no end and at no beginning of a line.
 OPENING, CLOSING = "“‘（《「【〔『〖〈", "”’）》」】〕』〗〉，。、；：！？"
 WIDE = dict(zip(",.:;!?()", "，。：；！？（）", strict=True))
@@ -30,13 +31,13 @@ _RULES = [
     (re.compile(r"^([一二三四五六七八九十]{1,3})\.(?![0-9A-Za-z.])"), r"\1．"),
     (re.compile(rf"(?<={HAN})\.(?![0-9A-Za-z.])"), "。"),
     (re.compile(rf"(?<={HAN})'([^']+)'(?![A-Za-z])|'([^']+)'(?={HAN})"), r"‘\1\2’"),
-    (re.compile(r"‘([^‘’']*)'(?![A-Za-z])"), r"‘\1’"),
     (re.compile(rf"'(?={HAN})"), "‘"),
     (re.compile(rf"(?<={HAN})'(?![A-Za-z])"), "’"),
+    (re.compile(r"‘([^‘’']*)'(?![A-Za-z])"), r"‘\1’"),
     (re.compile(r"“([^“”‘’]*)’(?![^“‘]*”)"), r"‘\1’"),
     (re.compile(r"“([^“”]*)“(?![^“]*”)"), r"“\1”"),
     (re.compile(r"^([^“”]*)”([^“”]+)”"), r"\1“\2”"),
-    (re.compile(rf"(?<={HAN}) *--(?![->A-Za-z0-9])|(?<![-!A-Za-z0-9])--(?= *{HAN})"), "——"),
+    (re.compile(rf"(?<=[{_HAN}{CLOSING}…]) *--(?![->A-Za-z0-9])|(?<![-!A-Za-z0-9])--(?= *[{_HAN}{OPENING}])"), "——"),
     (re.compile(rf"(?<={HAN}) *~(?!/) *|(?<=\d) *~ *(?=\d)| *~ *(?={HAN})"), "～"),
     (re.compile(r" *([，。．：；！？（）、《》「」【】〔〕『』〖〗〈〉～…—]) *"), r"\1"),
     (re.compile(rf"(?<={HAN}) +(?=[“‘])|(?<=[”’]) +(?={HAN})"), ""),
