@@ -21,6 +21,8 @@ from crnn.marks import kept, typeset
         ('风筝会"at"，', "风筝会“at”，"),
         ('"中国"和"at"之间', "“中国”和“at”之间"),
         ("1.53 prep 第五日 , 好", "1.53 prep 第五日，好"),
+        ('名为 "Dialog1" 的"新"', '名为 "Dialog1" 的“新”'),
+        ('能" 的 "abc" x', '能”的 "abc" x'),
         ('no Chinese , "here"', 'no Chinese , "here"'),
         ("长江 ~ 黄河", "长江～黄河"),
         ("8:30 ~ 9:15开会", "8:30～9:15开会"),

@@ -9,16 +9,24 @@ have no spaces beside them, a percent sign is half-width, and everything else st
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 _HAN = "\u3400-\u9fff"
 HAN = f"[{_HAN}]"
 # What print puts at no end and at no beginning of a line.
 OPENING, CLOSING = "“‘（《「【〔『〖〈", "”’）》」】〕』〗〉，。、；：！？"
 WIDE = dict(zip(",.:;!?()", "，。：；！？（）", strict=True))
-_RULES = [
+
+
+def _quoted(found: re.Match[str]) -> str:
+    """A pair of straight marks, from left to right, with Chinese in it or touching it."""
+    start, end = found.span()
+    return f"“{found[1]}”" if re.search(HAN, found.string[max(0, start - 1) : end + 1]) else found[0]
+
+
+_RULES: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
     (re.compile("％"), "%"),
-    (re.compile(rf"\"(?=[^\"]*{HAN}[^\"]*\")([^\"]*)\""), r"“\1”"),
-    (re.compile(rf"(?<={HAN})\"([^\"]+)\"|\"([^\"]+)\"(?={HAN})"), r"“\1\2”"),
+    (re.compile(r"\"(?! )([^\"]*)(?<! )\""), _quoted),
     (re.compile(rf"\"(?={HAN})"), "“"),
     (re.compile(rf"(?<={HAN})\""), "”"),
     (re.compile(rf"(?<={HAN}) +(?=[,.:;!?)])|(?<=[,:;!?(]) +(?={HAN})"), ""),
