@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import crnn
-from crnn import predictions
+from crnn import predictions, report
 from crnn.breakdown import BINS, Breakdown, Calibration
 from crnn.document import Character, Line
 from crnn.errors import DataError
@@ -233,3 +233,10 @@ def test_compare_command(tmp_path):
     assert done.returncode == 0
     assert done.stdout.splitlines()[-1] == "+\t1.png\ty\tY\ty"
     assert run("evaluate").returncode == 2
+
+
+@pytest.mark.parametrize(("steps", "said"), [([13_200, 800], ", 14,000 steps,"), (12_000, ", 12,000 steps,")])
+def test_the_head_says_how_long_a_model_was_trained_in_all(bar_model, steps, said):
+    reader = crnn.load(bar_model)
+    reader.card = reader.card | {"provenance": {"steps": steps}}
+    assert said in report._about(reader)

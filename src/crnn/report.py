@@ -342,5 +342,7 @@ def _write(path: Path, data: bytes) -> None:
 def _about(reader: Recognizer) -> str:
     """One line on the model for the head of the page."""
     made = reader.card.get("provenance") or {}
-    steps = f", {made['steps']} steps" if "steps" in made else ""
+    runs = made.get("steps", [])  # a number, or those of several runs
+    total = sum(runs) if isinstance(runs, list) else runs
+    steps = f", {total:,} steps" if total else ""
     return f"model {reader.name}{steps}, {len(reader.charset)} characters, decoder {reader.decoder.decoder}"
