@@ -179,6 +179,8 @@ def test_a_block_of_a_stage_can_be_frozen_and_one_that_is_not_there_is_named(tmp
     assert fixed and all(name.startswith("backbone.0.") for name in fixed)
     with pytest.raises(ConfigError, match=r"freeze = 'backbone.9' does not exist: this network has backbone, "):
         learner("backbone.9")
+    with pytest.raises(ConfigError, match="nothing is left to train"):
+        learner("sequence", "head", *(f"backbone.{block}" for block in range(len(model.backbone))))
 
 
 def test_replay_draws_old_characters_only_and_old_skills_are_reported(tmp_path, capfd):

@@ -66,6 +66,8 @@ class Learner(LightningModule):
             except AttributeError:
                 stages = ", ".join(name for name, _ in model.named_modules() if name.count(".") < 2 and name)
                 raise ConfigError(f"freeze = {stage!r} does not exist: this network has {stages}") from None
+        if not any(weights.requires_grad for weights in model.parameters()):
+            raise ConfigError("freeze names every part of the network: nothing is left to train")
         self.train()
         upper = [c for c in charset.characters if c.lower() != c and c.lower() in charset]
         self._cases = ([charset.index(c) for c in upper], [charset.index(c.lower()) for c in upper])
