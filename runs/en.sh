@@ -3,8 +3,8 @@
 #
 #   runs/en.sh DATA [MODEL] [RUN]      MODEL is en, or en-fast, which starts from the bundled en; resumes when called again.
 #
-# On two cores with AMX en takes about two and a half hours, en-fast three quarters of one; without AMX twice that. The
-# published en had more steps, in several parts that were averaged: docs/experiments.md
+# On two cores with AMX en takes about two and a half hours, en-fast three quarters of one; with AVX2 alone eight times
+# that. The published en had more steps, in several parts that were averaged: docs/experiments.md
 #
 # DATA holds NAME_train.zip (images/ and labels.tsv each) for the six sources below and fonts-latin.txt with the Debian
 # packages of the faces: apt-get install --no-install-recommends $(cat fonts-latin.txt). The words are those of wordfreq.
@@ -14,6 +14,7 @@ model=${2:-en}
 run=${3:-runs/out/$model}
 cd "$(dirname "$0")/.."
 crnn=${CRNN:-.venv/bin/crnn}
+python=$(dirname "$(command -v "$crnn")")/python
 
 mkdir -p "$(dirname "$run")"
 sources=(iiit5k svt icdar03 icdar15 funsd sroie)
@@ -42,8 +43,10 @@ fi
 zips=("${sources[@]/#/$data/}")
 zips=("${zips[@]/%/_train.zip}")
 "$crnn" export "$run" "src/crnn/weights/$model" --precision int8 "${zips[@]/#/--data=}"  # in half precision as well
-(cd src/crnn/weights && sha256sum */*.onnx >SHA256SUMS)
-for protocol in 36 raw; do
-    "$crnn" evaluate "${zips[@]}" --split valid --protocol "$protocol" --model "$model"
+"$python" runs/scores.py "$model"  # checksums: without them no bundled model is read
+for protocol in raw 36; do
+    "$crnn" evaluate "${zips[@]}" --split valid --protocol "$protocol" --model "$model" --json >"$run-$protocol.json"
+    "$python" runs/scores.py "$model" "$run-$protocol.json"
 done
+"$crnn" models
 "$crnn" evaluate "${zips[@]}" --split valid --protocol 36 --model "$model" --precision int8

@@ -67,6 +67,15 @@ elif [[ ! -f $run/model.onnx ]]; then
     "$crnn" train --preset zh --config "$run.toml" --output "$run"
 fi
 "$crnn" export "$run" src/crnn/weights/zh --precision int8 --data "$run-calibration"  # in half precision as well
-(cd src/crnn/weights && sha256sum */*.onnx >SHA256SUMS)
-"$crnn" evaluate "$run-all" "$run-document" "$run-running" --model zh --protocol raw
-"$crnn" evaluate "$data/iiit5k_train.zip" --split valid --model zh
+"$python" runs/scores.py zh  # checksums: without them no bundled model is read
+score() { # NAME OPTION... DATA
+    "$crnn" evaluate "${@:2}" --model zh --json >"$run-score.json"
+    "$python" runs/scores.py zh "$1=$run-score.json"
+}
+[[ -d $run-sheet ]] || "$python" runs/chinese_sheet.py "$run-sheet" "${unseen[0]}#0" "${unseen[1]}"/*.ttf
+score "clean document lines" --protocol raw "$run-document"
+score "running text" --protocol raw "$run-running"
+score "lines of all looks" --protocol raw "$run-all"
+score "every character once" --protocol raw "$run-sheet"
+for protocol in raw 36; do score iiit5k --protocol "$protocol" --split valid "$data/iiit5k_train.zip"; done
+"$crnn" models
