@@ -32,6 +32,7 @@ _MARKS = (*"，，，，，，，，，，，。。。。。。。、、、、�
 _TYPED = (*"-/_+=@#", "--", "--", " -- ", " -- ", " - ", "...", ". ", ", ", ": ", " / ", " + ", " | ")
 _TYPED_AROUND = ('"{}"', '"{}"', "'{}'", "({})", "({})", "`{}`", "<{}>", "[{}]", "“{}”", "（{}）")
 _ENCLOSED = ("《{}》", "《{}》", "（{}）", "（{}）", "“{}”", "“{}”", "[{}]", "「{}」", "【{}】", "‘{}’")
+_DASHES = ("——", "——", "--", "--", "-- ")  # before a name, as printed and as typed
 _MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
 
 
@@ -184,7 +185,7 @@ class Corpus:
         typed = rng.random() < 0.25
         while len(text) < length:
             word = self._plain(rng) if rng.random() < 0.86 else rng.choice((_number, _counted, self._code))(rng)
-            if typed and word.isascii() and rng.random() < 0.4:
+            if typed and rng.random() < (0.4 if word.isascii() else 0.1):
                 word = rng.choice(_TYPED_AROUND).format(word)
             if text and text[-1].isascii() + word[0].isascii() >= (1 if spaced else 2) and not text.endswith(" "):
                 text += " "
@@ -197,6 +198,9 @@ class Corpus:
             elif kind < 0.24:  # somebody says something
                 said = self._plain(rng) + rng.choice(("", "，", "、")) + self._plain(rng)
                 text += rng.choice(("：", "，", "")) + f"“{said}{rng.choice((*'。。！？，', '……', ''))}”"
+            elif kind < 0.265:  # and who said it
+                text += rng.choice("。。。！？”…") + rng.choice(_DASHES) + self._plain(rng)
+                text += rng.choice(("", f"《{self._plain(rng)}》"))
         return _broken(text[:length])
 
     def _code(self, rng: random.Random) -> str:
