@@ -29,7 +29,7 @@ PARITY_TOLERANCE = {"fp32": 2e-3, "fp16": 2e-2}  # of a logit; in 16 bits, norms
 
 
 class Reader(Protocol):
-    """What texts are compared with: a Recognizer."""
+    """What texts are compared with."""
 
     def read(self, source: Any) -> Line: ...
 

@@ -27,12 +27,13 @@ import tensorflow as tf
 
 from crnn import checkpoint
 from crnn.charset import BLANK, Charset
+from crnn.decoding import Decoder
+from crnn.document import Line
 from crnn.errors import ConfigError, ModelError
 from crnn.export import check_texts, drawn_crops, rounded
-from crnn.image import Image
+from crnn.image import Image, Preprocessing, bucket, prepare, stack, timesteps
 from crnn.model import CRNN, Residual
-from crnn.recognizer import Recognizer
-from crnn.runtime import open_engine
+from crnn.runtime import Engine, open_engine
 
 Layer: TypeAlias = Callable[[Any], Any]
 
@@ -62,12 +63,29 @@ def export_savedmodel(folder: str | Path, out: str | Path, precision: str = "fp3
         for name, values in zip(("char_dict", "ord_map"), card.charset.to_index_json(), strict=True):
             text = json.dumps(values, ensure_ascii=False, indent=1, sort_keys=True)
             (extra / f"{name}.json").write_text(text + "\n", "utf-8")
-        _check(made, Recognizer(open_engine(source, "torch"), str(folder)), out)
+        _check(made, _Plain(open_engine(source, "torch")), out)
         made.replace(out)
     return out
 
 
-def _check(made: Path, reader: Recognizer, out: Path) -> None:
+class _Plain:
+    """Reads what the graph should: greedily, with no other views of a crop and no rule for marks."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.charset = Charset(engine.card["charset"])
+        self.preprocessing = Preprocessing.from_dict(engine.card["preprocessing"])
+        self.decoder = Decoder.create(self.charset, engine.card.get("decoder") or {})
+
+    def read(self, crop: Image) -> Line:
+        prepared = prepare(crop, self.preprocessing)
+        width = prepared.shape[1]
+        logits = self.engine.run(stack([prepared], bucket(width)))
+        decoding = self.decoder(logits, [timesteps(width, self.preprocessing.stride)])[0]
+        return Line(self.charset.decode(decoding.classes), decoding.confidence)
+
+
+def _check(made: Path, reader: _Plain, out: Path) -> None:
     """Both signatures, loaded anew, against the reader on drawn crops."""
     signatures = tf.saved_model.load(str(made)).signatures
     crops = drawn_crops(reader.charset, reader.preprocessing)
@@ -109,8 +127,9 @@ class _Graph(tf.Module):
         height = self._preprocessing.height
         floats = tf.TensorSpec([None, height, None, 3], tf.float32, "input_tensor")
         encoded = tf.TensorSpec([None], tf.string, "image_bytes")
-        self.read_pixels = tf.function(self._read_pixels)  # kept, so that what they use is saved
-        self.read_encoded = tf.function(self._read_encoded)
+        # Kept, so that what they use is saved; autograph, which rewrites loops and conditions, has nothing to rewrite.
+        self.read_pixels = tf.function(self._read_pixels, autograph=False)
+        self.read_encoded = tf.function(self._read_encoded, autograph=False)
         return {
             "serving_default": self.read_pixels.get_concrete_function(floats),
             "bytes": self.read_encoded.get_concrete_function(encoded),
