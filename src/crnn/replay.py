@@ -50,4 +50,4 @@ def renderer_of(old: Charset, charset: Charset, settings: SynthConfig, seed: int
         raise DataError(f"none of the {len(faces)} fonts has a character of the initial model")
     if not settings.mix and len(kept) > MANY:
         settings = replace(settings, mix={"random": 0.6, "word": 0.25, "number": 0.15})
-    return Renderer.create(Charset(drawable), settings, seed)
+    return Renderer.create(Charset(drawable), settings, seed, faces)

@@ -66,10 +66,12 @@ class Renderer:
             )
 
     @classmethod
-    def create(cls, charset: Charset, settings: SynthConfig, seed: int = 0) -> Renderer:
-        """From text files and font folders; both default to what the machine has."""
+    def create(
+        cls, charset: Charset, settings: SynthConfig, seed: int = 0, faces: Sequence[Face] | None = None
+    ) -> Renderer:
+        """From text files and font folders, which default to what the machine has, or faces that were found already."""
         corpus = Corpus.load(charset, settings.corpus, settings.mix or None, settings.max_length)
-        faces = find_faces(settings.fonts, charset)
+        faces = find_faces(settings.fonts, charset) if faces is None else faces
         return cls(corpus, faces, seed, dict(settings.looks or DEFAULT_LOOKS), settings.smallest)
 
     def __getitem__(self, index: int) -> Rendered:
