@@ -16,11 +16,13 @@ cd "$(dirname "$0")/.."
 crnn=${CRNN:-.venv/bin/crnn}
 python=$(dirname "$(command -v "$crnn")")/python
 
-# Number 2 of Noto's and number 0 of Arphic's collections are the mainland's forms. The faces of the validation,
-# wqy-microhei and gbsn00lp, are not among them.
+# Number 2 of Noto's and number 0 of Arphic's collections are the mainland's forms; number 7 of Noto's and number 1 of Zen
+# Hei have Latin letters of one width, as many documents do. The faces of the validation, wqy-microhei and gbsn00lp, are
+# not among them.
 system=/usr/share/fonts
 fonts=("$system"/opentype/noto/Noto{Sans,Serif}CJK-{Regular,Bold}.ttc#2
-    "$system"/truetype/arphic/{ukai,uming}.ttc#0 "$system"/truetype/wqy/wqy-zenhei.ttc#0
+    "$system"/opentype/noto/NotoSansCJK-{Regular,Bold}.ttc#7
+    "$system"/truetype/arphic/{ukai,uming}.ttc#0 "$system"/truetype/wqy/wqy-zenhei.ttc#{0,1}
     "$system"/truetype/{arphic-gkai00mp,lxgw-wenkai,smiley-sans,babelstone} "$run-latin" ${FONTS:+"$FONTS"})
 unseen=("$system"/truetype/wqy/wqy-microhei.ttc "$system"/truetype/arphic-gbsn00lp)
 

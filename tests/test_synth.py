@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from fontTools.ttLib import TTCollection, TTFont
 
 from crnn.charset import ENGLISH, Charset
 from crnn.config import SynthConfig
@@ -130,6 +131,19 @@ def test_a_face_without_the_glyph_is_never_asked_to_draw_it(tmp_path):
     # With the Latin face alone the word could not be drawn at all.
     source = Renderer(Corpus(charset, ["aΩ", "abc"], mix={"word": 1.0}), faces)
     assert {source[i].text for i in range(60)} >= {"aΩ", "abc"}
+
+
+def test_several_faces_of_one_collection_are_named_by_their_numbers(tmp_path, capfd):
+    collection = TTCollection()
+    collection.fonts = [TTFont(FONTS / f"Go-{name}.ttf") for name in ("Regular", "Bold", "Mono")]
+    collection.save(tmp_path / "go.ttc")
+    charset = Charset("abcXYZ")
+    named = [f"{tmp_path / 'go.ttc'}#{number}" for number in (2, 0)]
+    assert [face.index for face in find_faces(named, charset)] == [0, 2]
+    assert [face.index for face in find_faces([tmp_path / "go.ttc"], charset)] == [0, 1, 2]
+    with pytest.raises(DataError, match="no usable font"):
+        find_faces([f"{tmp_path / 'go.ttc'}#3"], charset)
+    assert "no face 3 among its 3" in capfd.readouterr().err
 
 
 def test_a_character_that_no_face_has_is_named(tmp_path):

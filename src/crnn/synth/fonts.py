@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import sys
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -68,7 +69,8 @@ def system_folders() -> list[Path]:
 def find_faces(folders: Iterable[str | Path], charset: Charset, workers: int | None = None) -> list[Face]:
     """Every usable face below the folders (or in the named font files), sorted by path, whatever the disk's order.
 
-    "FILE.ttc#2" takes face number 2 of a collection, which may hold the forms of other countries beside.
+    "FILE.ttc#2" takes face number 2 of a collection, which may hold the forms of other countries beside; several of one
+    file may be named.
 
     A character counts when the font's table lists it and the drawn glyph has ink and is not the "missing" box. Faces
     whose small letters are drawn as capitals lose the small letters: their picture could not tell a label's case.
@@ -76,31 +78,31 @@ def find_faces(folders: Iterable[str | Path], charset: Charset, workers: int | N
     """
     places = [Path(folder) for folder in folders] or system_folders()
     files: list[Path] = []
-    chosen: dict[str, int] = {}  # the one face wanted of a collection
+    chosen: dict[Path, set[int]] = defaultdict(set)  # of a collection, the faces that are named by their number
     for folder in places:
         name, mark, index = str(folder).rpartition("#")
         if mark and index.isdigit() and Path(name).is_file():
-            files.append(Path(name))
-            chosen[name] = int(index)
+            chosen[Path(name)].add(int(index))
         elif folder.is_file():
             files.append(folder)
         elif folder.is_dir():
             files += [path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file()]
         else:
             raise DataError(f"{folder}: no such font file or folder; give --fonts a folder with .ttf or .otf files")
-    files = sorted(set(files), key=str)
+    wanted = {path: sorted(numbers) for path, numbers in chosen.items()} | dict.fromkeys(files)  # None: all of them
+    jobs = [(str(path), wanted[path], charset.characters) for path in sorted(wanted, key=str)]
     key = hashlib.sha256()
-    for path in files:
+    for path, numbers in sorted(wanted.items(), key=str):
         stat = path.stat()
-        key.update(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
-    key.update(f"{sorted(chosen.items())}{charset.characters}".encode() + Path(__file__).read_bytes())
+        key.update(f"{path}\0{numbers}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+    key.update(charset.characters.encode() + Path(__file__).read_bytes())
     cache = (
         Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "crnn" / f"faces-{key.hexdigest()[:24]}.json"
     )
     if cache.is_file():
         entries = json.loads(cache.read_text("utf-8"))
     else:
-        entries = _probe_all([(str(path), chosen.get(str(path)), charset.characters) for path in files], workers)
+        entries = _probe_all(jobs, workers)
         cache.parent.mkdir(parents=True, exist_ok=True)
         partial = cache.with_suffix(f".{os.getpid()}.part")
         partial.write_text(json.dumps(entries, ensure_ascii=False), "utf-8")
@@ -112,7 +114,7 @@ def find_faces(folders: Iterable[str | Path], charset: Charset, workers: int | N
     return faces
 
 
-_Job = tuple[str, int | None, str]  # file, number of the one face wanted in it, characters to look for
+_Job = tuple[str, list[int] | None, str]  # file, numbers of the faces wanted in it (None: all), characters to look for
 
 
 def _probe_all(jobs: Sequence[_Job], workers: int | None) -> list[tuple[str, int, str]]:
@@ -148,8 +150,10 @@ def _probe(job: _Job) -> list[tuple[str, int, str, np.ndarray]]:
             fonts = list(TTCollection(path, lazy=True).fonts)
         else:
             fonts = [TTFont(path, lazy=True)]
+        if wanted and wanted[-1] >= len(fonts):
+            raise ValueError(f"there is no face {wanted[-1]} among its {len(fonts)}, which count from 0")
         for index, tables in enumerate(fonts):
-            if wanted not in (None, index):
+            if wanted is not None and index not in wanted:
                 continue
             cmap = tables.getBestCmap() or {}
             listed = [c for c in characters if ord(c) in cmap]
