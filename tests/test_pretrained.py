@@ -55,3 +55,8 @@ def test_every_bundled_model_is_whole_and_its_card_is_the_one_in_its_weights():
     for name in pretrained.names():
         reader = crnn.load(name)
         assert reader.card == json.loads((pretrained.WEIGHTS / name / "model.json").read_text(encoding="utf-8"))
+
+
+def test_the_model_that_knows_most_of_some_characters_is_found():
+    assert pretrained.knowing("中文ж") == ("zh", 2)
+    assert pretrained.knowing("ж")[1] == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,13 @@ def find_model(model: str | Path) -> Path:
         bundled = ", ".join(names()) or "none"
         raise ModelError(f"there is no model {str(model)!r}: give a bundled name ({bundled}), a folder or a model.onnx")
     return path
+
+
+def knowing(characters: Collection[str]) -> tuple[str, int]:
+    """The bundled model whose charset has the most of these characters, and how many it has."""
+    cards = {name: parse_card((WEIGHTS / name / CARD).read_text("utf-8"), name) for name in names()}
+    known = {name: len(set(characters) & set(card["charset"])) for name, card in cards.items()}
+    return max(known.items(), key=lambda each: each[1], default=("", 0))
 
 
 def describe() -> list[dict[str, Any]]:

@@ -13,7 +13,9 @@ from crnn.errors import DataError
 from crnn.synth.fonts import find_faces
 from crnn.synth.generate import Renderer
 
-MANY = 300  # characters from which on words would show too few of them
+# Scripts of many characters: from how many on English words would show too few of them, how many pixels of height their
+# strokes need, and how many of them a line may have before it is squeezed beyond reading.
+MANY, SMALLEST, LONGEST = 300, 20, 20
 
 
 class Drawn:
@@ -48,6 +50,9 @@ def renderer_of(old: Charset, charset: Charset, settings: SynthConfig, seed: int
     drawable = "".join(c for c in kept.characters if any(c in face.characters for face in faces))
     if not drawable.strip():
         raise DataError(f"none of the {len(faces)} fonts has a character of the initial model")
-    if not settings.mix and len(kept) > MANY:
-        settings = replace(settings, mix={"random": 0.6, "word": 0.25, "number": 0.15})
+    if len(kept) > MANY:
+        settings = replace(settings, smallest=max(settings.smallest, SMALLEST))
+        if not settings.mix:
+            mix = {"characters": 0.35, "random": 0.25, "word": 0.25, "number": 0.15}
+            settings = replace(settings, mix=mix, max_length=min(settings.max_length, LONGEST))
     return Renderer.create(Charset(drawable), settings, seed, faces)

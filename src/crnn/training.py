@@ -41,6 +41,9 @@ from crnn.optimiser import growth
 from crnn.samples import by_heart, charset_of, few_of, old_skills_of, parts_of, shaped_like_init, validation_of
 
 WORST = 40  # validation samples in training.html
+ANOTHER_SCRIPT = (
+    20  # characters that another bundled model knows and the one in `init` does not, from which on it is named
+)
 # TensorBoard loads all of TensorFlow where that is installed, for ten seconds, unless this marker says not to.
 sys.modules.setdefault("tensorboard.compat.notf", types.ModuleType("notf"))
 
@@ -173,6 +176,9 @@ class _Run:
                 )
             ]  # fmt: skip
             self.note(f"started from {config.init}: {', '.join(counts)}")
+            better, known = pretrained.knowing(moved.new)
+            if known >= ANOTHER_SCRIPT and known > len(moved.new) / 2:
+                self.note(f"{better} knows {known} of the new characters: --init {better} would not have to learn them")
         self.card = checkpoint.Card(
             model.architecture, charset, preprocessing,
             provenance={
