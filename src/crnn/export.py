@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from crnn import checkpoint, ctc, image
 from crnn.card import CARD
 from crnn.charset import Charset
-from crnn.document import Line
 from crnn.errors import ConfigError, ModelError
 from crnn.image import Image, Preprocessing
 
@@ -26,12 +25,6 @@ PRECISIONS = ("fp32", "fp16")
 PARITY_SHAPES = ((1, 32), (3, 100), (2, 260), (5, 48))  # (batch, width): others than the export was traced with
 TEXT_SHAPES = ((1, 40), (4, 100), (3, 170), (2, 300))  # of crops with texts, which have to be read the same
 PARITY_TOLERANCE = {"fp32": 2e-3, "fp16": 2e-2}  # of a logit; in 16 bits, norms are folded in before rounding
-
-
-class Reader(Protocol):
-    """What texts are compared with."""
-
-    def read(self, source: Any) -> Line: ...
 
 
 def export_folder(folder: str | Path, out: str | Path, precision: str = "fp16") -> Path:
@@ -176,20 +169,6 @@ def drawn_crops(charset: Charset, preprocessing: Preprocessing) -> list[list[Ima
             cv2.putText(crop, text, (4, preprocessing.height - 9), (20, 30, 60), cv2.FontFace("uni"), 22)
         batches.append(batch)
     return batches
-
-
-def check_texts(
-    batches: Sequence[Sequence[Image]], reader: Reader, read: Callable[[Sequence[Image]], list[str]], out: object
-) -> None:
-    """ModelError, naming `out`, if `read` gives other texts for any batch than `reader`."""
-    for batch in batches:
-        for crop, text in zip(batch, read(batch), strict=True):
-            expected = reader.read(crop).text
-            if text != expected:
-                raise ModelError(
-                    f"{out} was not written: it reads {text!r} where the model reads {expected!r} "
-                    f"(batch {len(batch)}, width {crop.shape[1]})"
-                )
 
 
 def _check(

@@ -51,8 +51,10 @@ def renderer_of(old: Charset, charset: Charset, settings: SynthConfig, seed: int
     if not drawable.strip():
         raise DataError(f"none of the {len(faces)} fonts has a character of the initial model")
     if len(kept) > MANY:
-        settings = replace(settings, smallest=max(settings.smallest, SMALLEST))
-        if not settings.mix:
-            mix = {"characters": 0.35, "random": 0.25, "word": 0.25, "number": 0.15}
-            settings = replace(settings, mix=mix, max_length=min(settings.max_length, LONGEST))
+        settings = replace(
+            settings,
+            mix=settings.mix or {"characters": 0.35, "random": 0.25, "word": 0.25, "number": 0.15},
+            smallest=max(settings.smallest, SMALLEST),
+            max_length=min(settings.max_length, LONGEST),
+        )
     return Renderer.create(Charset(drawable), settings, seed, faces)

@@ -30,7 +30,7 @@ from crnn.charset import BLANK, Charset
 from crnn.decoding import Decoder
 from crnn.document import Line
 from crnn.errors import ConfigError, ModelError
-from crnn.export import check_texts, drawn_crops, rounded
+from crnn.export import drawn_crops, rounded
 from crnn.image import Image, Preprocessing, bucket, prepare, stack, timesteps
 from crnn.model import CRNN, Residual
 from crnn.runtime import Engine, open_engine
@@ -89,12 +89,26 @@ def _check(made: Path, reader: _Plain, out: Path) -> None:
     """Both signatures, loaded anew, against the reader on drawn crops."""
     signatures = tf.saved_model.load(str(made)).signatures
     crops = drawn_crops(reader.charset, reader.preprocessing)
-    check_texts(crops, reader, lambda batch: _texts(signatures["serving_default"](input_tensor=_floats(batch))), out)
-    check_texts(crops, reader, lambda batch: _texts(signatures["bytes"](image_bytes=_encoded(batch))), out)
+    _check_texts(crops, reader, lambda batch: _texts(signatures["serving_default"](input_tensor=_floats(batch))), out)
+    _check_texts(crops, reader, lambda batch: _texts(signatures["bytes"](image_bytes=_encoded(batch))), out)
     line = reader.read(crops[0][0])
     confidence = float(signatures["serving_default"](input_tensor=_floats(crops[0][:1]))["confidences"][0])
     if not abs(confidence - line.confidence) < _CONFIDENCE:
         raise ModelError(f"{out} was not written: a confidence is {confidence:.4f} instead of {line.confidence:.4f}")
+
+
+def _check_texts(
+    batches: Sequence[Sequence[Image]], reader: _Plain, read: Callable[[Sequence[Image]], list[str]], out: object
+) -> None:
+    """ModelError, naming `out`, if `read` gives other texts for any batch than `reader`."""
+    for batch in batches:
+        for crop, text in zip(batch, read(batch), strict=True):
+            expected = reader.read(crop).text
+            if text != expected:
+                raise ModelError(
+                    f"{out} was not written: it reads {text!r} where the model reads {expected!r} "
+                    f"(batch {len(batch)}, width {crop.shape[1]})"
+                )
 
 
 def _floats(batch: Sequence[Image]) -> Any:

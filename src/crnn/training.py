@@ -41,9 +41,7 @@ from crnn.optimiser import growth
 from crnn.samples import by_heart, charset_of, few_of, old_skills_of, parts_of, shaped_like_init, validation_of
 
 WORST = 40  # validation samples in training.html
-ANOTHER_SCRIPT = (
-    20  # characters that another bundled model knows and the one in `init` does not, from which on it is named
-)
+ANOTHER_SCRIPT = 20  # characters that a model lacks and another bundled one has, from which on that one is named
 # TensorBoard loads all of TensorFlow where that is installed, for ten seconds, unless this marker says not to.
 sys.modules.setdefault("tensorboard.compat.notf", types.ModuleType("notf"))
 
