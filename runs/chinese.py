@@ -54,9 +54,9 @@ def fortunes() -> Iterator[str]:
 
 
 def running(texts: Iterator[str]) -> list[str]:
-    """Those that are Chinese, once each, on one line."""
+    """Those that are Chinese, once each, on one line; no tables drawn with characters."""
     lines = dict.fromkeys(re.sub(r"\s+", " ", text).strip().translate(PLAIN) for text in texts)
-    return [line for line in lines if len(re.findall("[\u3400-\u9fff]", line)) >= 8]
+    return [line for line in lines if len(re.findall("[\u3400-\u9fff]", line)) >= 8 and "──" not in line]
 
 
 def write(path: Path, lines: list[str]) -> None:

@@ -146,6 +146,16 @@ def test_several_faces_of_one_collection_are_named_by_their_numbers(tmp_path, ca
     assert "no face 3 among its 3" in capfd.readouterr().err
 
 
+def test_hyphens_that_touch_are_never_drawn_side_by_side(tmp_path):
+    font = TTFont(FONTS / "Go-Mono.ttf")
+    hyphen = font.getBestCmap()[ord("-")]
+    outline = font["glyf"][hyphen]
+    font["hmtx"][hyphen] = (outline.xMax - outline.xMin, 0)
+    font.save(tmp_path / "touching.ttf")
+    faces = [find_faces([file], Charset("ab-"))[0] for file in (tmp_path / "touching.ttf", FONTS / "Go-Mono.ttf")]
+    assert [face.covers(text) for face in faces for text in ("a-b-", "a--b")] == [True, False, True, True]
+
+
 def test_a_character_that_no_face_has_is_named(tmp_path):
     with pytest.raises(DataError, match=r"'ᚠ' \(U\+16A0\)"):
         Renderer.create(
@@ -188,7 +198,9 @@ def test_what_is_typed_is_drawn_and_labelled_by_the_rule_for_marks(monkeypatch):
         return np.zeros((20, 10 * len(text), 3), np.uint8), np.stack([lefts, lefts, lefts + 9, lefts + 9], 1)
 
     monkeypatch.setitem(LOOKS, "document", look)
-    sample = Renderer(corpus, [Face("any", 0, frozenset(charset.characters))], looks={"document": 1.0})[0]
+    sample = Renderer(
+        corpus, [Face(str(FONTS / "Go-Mono.ttf"), 0, frozenset(charset.characters))], looks={"document": 1.0}
+    )[0]
     assert (drawn, sample.text) == (["山,水 -- abc"], "山，水——abc")
     assert (sample.boxes[:, 0] / 10).tolist() == [0, 1, 2, 4, 5, 7, 8, 9]  # the spaces beside the dash are gone
 

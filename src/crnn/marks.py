@@ -1,7 +1,8 @@
 """Marks beside Chinese: which of two widths and with which spaces, where by the look alone nobody could tell.
 
 The rule, for texts that are rendered and for those that are read: a mark that touches a Chinese character is
-full-width, two hyphens beside one or its marks are the Chinese dash unless they touch a Latin word, brackets and
+full-width, two hyphens beside one or its marks are the Chinese dash unless they touch a Latin word, and so is one dash
+at the beginning or behind a sentence, where no range can be, the number of a heading ends with a point, brackets and
 quotation marks go by what they hold or touch and come in pairs, full-width marks and signs bring their own room and
 have no spaces beside them, a percent sign is half-width, and everything else stays as it is.
 """
@@ -13,6 +14,8 @@ from collections.abc import Callable
 
 _HAN = "\u3400-\u9fff"
 HAN = f"[{_HAN}]"
+_TO_NINE = "[一二三四五六七八九]"
+_NUMERAL = f"{_TO_NINE}?十{_TO_NINE}?|{_TO_NINE}"
 # What print puts at no end and at no beginning of a line.
 OPENING, CLOSING = "“‘（《「【〔『〖〈", "”’）》」】〕』〗〉，。、；：！？"
 WIDE = dict(zip(",.:;!?()", "，。：；！？（）", strict=True))
@@ -28,7 +31,7 @@ _RULES: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
     (re.compile("％"), "%"),
     (re.compile(r"\"(?! )([^\"]*)(?<! )\""), _quoted),
     (re.compile(rf"\"(?={HAN})"), "“"),
-    (re.compile(rf"(?<={HAN})\""), "”"),
+    (re.compile(rf"(?<={HAN})\"|(?<=[。！？])\"(?=[-—]|$)"), "”"),
     (re.compile(rf"(?<={HAN}) +(?=[,.:;!?)])|(?<=[,:;!?(]) +(?={HAN})"), ""),
     (re.compile(rf"\((?=[^()]*{HAN}[^()]*\))"), "（"),
     (re.compile(r"(?<=（)([^()]*)\)"), r"\1）"),
@@ -36,7 +39,7 @@ _RULES: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
     (re.compile(rf"（((?:(?!{HAN})[^（）])*)）"), r"(\1)"),
     *((re.compile(rf"(?<={HAN}){re.escape(mark)}"), WIDE[mark]) for mark in ",:;!?)"),
     *((re.compile(rf"{re.escape(mark)}(?={HAN})"), WIDE[mark]) for mark in ",:;!?"),
-    (re.compile(r"^([一二三四五六七八九十]{1,3})\.(?![0-9A-Za-z.])"), r"\1．"),
+    (re.compile(rf"^({_NUMERAL})(?:\.(?![0-9A-Za-z.])|。(?!—|$))"), r"\1．"),
     (re.compile(rf"(?<={HAN})\.(?![0-9A-Za-z.])"), "。"),
     (re.compile(rf"(?<={HAN})'([^']+)'(?![A-Za-z])|'([^']+)'(?={HAN})"), r"‘\1\2’"),
     (re.compile(rf"'(?={HAN})"), "‘"),
@@ -48,6 +51,7 @@ _RULES: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
     (re.compile(rf"(?<=[{_HAN}{CLOSING}…]) *--(?![->A-Za-z0-9])|(?<![-!A-Za-z0-9])--(?= *[{_HAN}{OPENING}])"), "——"),
     (re.compile(rf"(?<={HAN}) *~(?!/) *|(?<=\d) *~ *(?=\d)| *~ *(?={HAN})"), "～"),
     (re.compile(r" *([，。．：；！？（）、《》「」【】〔〕『』〖〗〈〉～…—]) *"), r"\1"),
+    (re.compile(rf"^—(?=[{_HAN}{OPENING}])|(?<=[。！？…”’》])(?:—(?![—-])|—-|-—|一(?=《))"), "——"),
     (re.compile(rf"(?<={HAN}) +(?=[“‘])|(?<=[”’]) +(?={HAN})"), ""),
     (re.compile(rf"\(((?:(?!{HAN})[^（）()])*)）"), r"(\1)"),
     (re.compile(rf"([→①-⑩★■●◆]) +(?={HAN})|(?<={HAN}) +(?=[→①-⑩★■●◆])"), r"\1"),
@@ -55,7 +59,7 @@ _RULES: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
 
 
 def typeset(text: str) -> str:
-    """The marks by the rule. Some spaces are left out; every other character stays or is replaced by one."""
+    """The marks by the rule. Some spaces are left out, some dashes doubled; all else is kept or replaced one by one."""
     if re.search(HAN, text):
         for pattern, mark in _RULES:
             text = pattern.sub(mark, text)
@@ -63,9 +67,15 @@ def typeset(text: str) -> str:
 
 
 def kept(text: str, typeset: str) -> list[int]:
-    """Which of the characters of `text` those of `typeset(text)` were."""
+    """Which of the characters of `text` those of `typeset(text)` were; of a dash that was doubled, both the one."""
     places: list[int] = []
-    for i, character in enumerate(text):
-        if len(places) < len(typeset) and (character == " ") == (typeset[len(places)] == " "):
-            places.append(i)
+    at = 0
+    for before, mark in zip(" " + typeset, typeset, strict=False):
+        while mark != " " and text[at : at + 1] == " ":
+            at += 1
+        if before == mark == "—" and text[at : at + 1] not in ("—", "-"):
+            places.append(places[-1])
+        else:
+            places.append(at)
+            at += 1
     return places

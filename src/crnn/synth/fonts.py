@@ -10,7 +10,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import cv2
@@ -48,7 +48,8 @@ class Face:
         return self
 
     def covers(self, text: str) -> bool:
-        return self.characters.issuperset(text)
+        """Whether it draws `text` so that it can be read: of hyphens that touch nobody could tell how many they are."""
+        return self.characters.issuperset(text) and not ("--" in text and _hyphens_touch(self.path, self.index))
 
 
 def system_folders() -> list[Path]:
@@ -191,9 +192,16 @@ def _check_drawn(path: str, index: int, listed: Sequence[str]) -> tuple[str, int
     return path, index, "".join(good), fingerprint
 
 
-def _glyph(font: ImageFont.FreeTypeFont, character: str) -> np.ndarray:
+@cache
+def _hyphens_touch(path: str, index: int) -> bool:
+    ink = _glyph(open_font(path, index, _PROBE_SIZE), "--").sum(axis=0, dtype=int)
+    drawn = np.flatnonzero(ink)
+    return bool(ink[drawn[0] : drawn[-1] + 1].min() > ink.max() / 2)
+
+
+def _glyph(font: ImageFont.FreeTypeFont, text: str) -> np.ndarray:
     image = Image.new("L", (3 * _PROBE_SIZE, 3 * _PROBE_SIZE))
-    ImageDraw.Draw(image).text((_PROBE_SIZE, 2 * _PROBE_SIZE), character, 255, font, anchor="ls")
+    ImageDraw.Draw(image).text((_PROBE_SIZE, 2 * _PROBE_SIZE), text, 255, font, anchor="ls")
     return np.asarray(image)
 
 

@@ -102,11 +102,11 @@ class Renderer:
         if text.isascii() or rng.random() > LATIN_BESIDE:
             return face
         shared = SHARED_MARKS if rng.random() < 0.5 else frozenset()
-        latin = {c for c in text if (c.isascii() and not c.isspace()) or c in shared}
+        latin = "".join(c for c in text if (c.isascii() and not c.isspace()) or c in shared)
         if not latin:
             return face
         other = self.faces[rng.choice(self._having[min(latin, key=lambda c: len(self._having[c]))])]
-        return replace(face, latin=other, shared=shared) if other.characters >= latin else face
+        return replace(face, latin=other, shared=shared) if other.covers(latin) else face
 
 
 # --- writing a folder ---------------------------------------------------------------------------------------------
