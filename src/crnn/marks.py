@@ -51,7 +51,7 @@ _RULES: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
     (re.compile(rf"(?<=[{_HAN}{CLOSING}…]) *--(?![->A-Za-z0-9])|(?<![-!A-Za-z0-9])--(?= *[{_HAN}{OPENING}])"), "——"),
     (re.compile(rf"(?<={HAN}) *~(?!/) *|(?<=\d) *~ *(?=\d)| *~ *(?={HAN})"), "～"),
     (re.compile(r" *([，。．：；！？（）、《》「」【】〔〕『』〖〗〈〉～…—]) *"), r"\1"),
-    (re.compile(rf"^—(?=[{_HAN}{OPENING}])|(?<=[。！？…”’》])(?:—(?![—-])|—-|-—|一(?=《))"), "——"),
+    (re.compile(rf"^—(?=[{_HAN}{OPENING}])|(?<=[。！？…”’》])(?:—(?![—-])|—-|-—|一(?:(?=《)| +))"), "——"),
     (re.compile(rf"(?<={HAN}) +(?=[“‘])|(?<=[”’]) +(?={HAN})"), ""),
     (re.compile(rf"\(((?:(?!{HAN})[^（）()])*)）"), r"(\1)"),
     (re.compile(rf"([→①-⑩★■●◆]) +(?={HAN})|(?<={HAN}) +(?=[→①-⑩★■●◆])"), r"\1"),
