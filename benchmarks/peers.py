@@ -9,8 +9,8 @@
 
 Needs pip install 'crnn[tensorflow,detect]', Tesseract for Chinese tesseract-ocr-chi-sim. What is not installed is left
 out. Accuracy of English is protocol 36: letters and digits, case folded, the field's; of Chinese (--model zh) every
-character counts, marks of either width alike, spaces aside. Every reader runs in a process of its own, one after the
-other, with the cores to itself.
+character counts, marks by crnn's rule in everybody's texts and of either width alike, spaces aside. Every reader runs
+in a process of its own, one after the other, with the cores to itself.
 """
 
 from __future__ import annotations
@@ -122,8 +122,10 @@ def missing(name: str) -> str | None:
 
 
 def plain(text: str) -> str:
-    """Marks of either width alike, without spaces."""
-    return "".join(unicodedata.normalize("NFKC", text).split())
+    """Marks by the rule that labels go by, whoever read them, of either width alike, without spaces."""
+    from crnn.marks import typeset
+
+    return "".join(unicodedata.normalize("NFKC", typeset(text)).split())
 
 
 def crops(sources: list[str], split: str | None, count: int) -> list[tuple[bytes, str]]:
