@@ -37,7 +37,7 @@ rendered() { # NAME COUNT TEXT MIX LOOKS FONT...
     local name=$1 count=$2 text=$3 mix=$4 looks=$5
     shift 5
     [[ -f $run-$name/labels.tsv ]] || "$crnn" synth "$run-$name" --preset zh --set "synth.mix=$mix" \
-        ${looks:+--set "synth.looks=$looks"} --count "$count" --seed 78 --corpus "$run-text/words.txt" \
+        ${looks:+--set "synth.looks=$looks"} --count "$count" --seed 79 --corpus "$run-text/words.txt" \
         --corpus "$run-text/$text.txt" "${@/#/--fonts=}"
 }
 # What the models before were judged by, and what people read.

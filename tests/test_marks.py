@@ -58,6 +58,9 @@ from crnn.marks import kept, typeset
         ("好”和坏”的", "好“和坏”的"),
         ("他说”。她“好”", "他说”。她“好”"),
         ("72.3％几", "72.3%几"),
+        ("word、 9", "word、9"),
+        ("《Fate》 (x)", "《Fate》(x)"),
+        ("“Hi”, he said … now", "“Hi”, he said … now"),
     ],
 )
 def test_marks_that_touch_chinese_are_full_width_without_spaces_and_pairs_go_by_what_they_hold(text, expected):

@@ -173,6 +173,24 @@ def test_the_corpus_writes_only_what_the_charset_has():
     assert set(charset.characters) <= set("".join(texts))  # and all of it
 
 
+def test_letters_of_which_nobody_could_tell_the_size_are_capitals():
+    corpus = Corpus(Charset(ENGLISH), ["cow", "cows", "cat"], mix={"word": 1.0})
+    rng = random.Random(0)
+    drawn = {corpus.sample(rng) for _ in range(200)}
+    assert {"COW", "cat", "CAT", "Cow"} <= drawn
+    assert "cow" not in drawn
+    small = Corpus(Charset("acotw"), ["cow"], mix={"word": 1.0})
+    assert "cow" in {small.sample(rng) for _ in range(50)}, "a charset without capitals leaves no doubt"
+
+
+def test_characters_that_look_alike_are_not_asked_by_themselves():
+    corpus = Corpus(Charset("AOО中：∶"), [], mix={"characters": 1.0})
+    rng = random.Random(0)
+    assert {c for _ in range(200) for c in corpus.sample(rng)} == set("AO中：")
+    cyrillic = Corpus(Charset("ДОР"), [], mix={"characters": 1.0})
+    assert {c for _ in range(200) for c in cyrillic.sample(rng)} == set("ДОР")
+
+
 def test_chinese_sentences_hold_marks_as_they_are_printed():
     # Marks that touch, doubled ones, signs behind numbers, and what is typed instead: what training never shows is not
     # read.

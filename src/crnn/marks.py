@@ -19,6 +19,8 @@ _NUMERAL = f"{_TO_NINE}?十{_TO_NINE}?|{_TO_NINE}"
 # What print puts at no end and at no beginning of a line.
 OPENING, CLOSING = "“‘（《「【〔『〖〈", "”’）》」】〕』〗〉，。、；：！？"
 WIDE = dict(zip(",.:;!?()", "，。：；！？（）", strict=True))
+# A piece of a Chinese line may hold marks alone. Quotation marks, dashes and points are other scripts', too.
+_CHINESE = re.compile(f"{HAN}|[，。、；：！？（）《》「」【】〔〕『』〖〗〈〉]")
 
 
 def _quoted(found: re.Match[str]) -> str:
@@ -60,7 +62,7 @@ _RULES: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
 
 def typeset(text: str) -> str:
     """The marks by the rule. Some spaces are left out, some dashes doubled; all else is kept or replaced one by one."""
-    if re.search(HAN, text):
+    if _CHINESE.search(text):
         for pattern, mark in _RULES:
             text = pattern.sub(mark, text)
     return text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import string
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
@@ -33,6 +34,10 @@ _TYPED = (*"-/_+=@#", "--", "--", " -- ", " -- ", " - ", "...", ". ", ", ", ": "
 _TYPED_AROUND = ('"{}"', '"{}"', "'{}'", "({})", "({})", "`{}`", "<{}>", "[{}]", "“{}”", "（{}）")
 _ENCLOSED = ("《{}》", "《{}》", "（{}）", "（{}）", "“{}”", "“{}”", "[{}]", "「{}」", "【{}】", "‘{}’")
 _DASHES = ("——", "——", "--", "--", "-- ")  # before a name, as printed and as typed
+# Letters whose forms differ in nothing but size.
+_SIZELESS = re.compile("[cosvwxz ]+")
+# What decompositions do not say: between other scripts' characters a Cyrillic О looks like a Latin O, and so on.
+_TWINS = dict(zip("ОР︰∶―–━─│╱′", "OP：：—-一一|/’", strict=True))
 _MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
 
 
@@ -124,6 +129,8 @@ class Corpus:
         while True:
             text = rng.choices(self._kinds, self._weights)[0](rng)[: self.max_length]
             text = "".join(c for c in text if c in self._known).strip()
+            if text and _SIZELESS.fullmatch(text) and self._known.issuperset(text.upper()):
+                return text.upper()  # nothing beside them would show that they are small
             if text:
                 return text
 
@@ -257,6 +264,8 @@ def _broken(line: str) -> str:
 def _looks_like_another(character: str, charset: Charset) -> bool:
     """Full-width and small forms and the like: by itself nobody could tell such a character from the plain one. The
     punctuation of running text is told by the room around it."""
+    if character in _TWINS:
+        return _TWINS[character] in charset
     form, _, plain = unicodedata.decomposition(character).rpartition(" ")
     alike = form in ("<wide>", "<small>", "<compat>") and chr(int(plain, 16)) in charset.characters
     return alike and character not in "，：；！？（）"
