@@ -55,6 +55,9 @@ _RULES: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
     (re.compile(r" *([，。．：；！？（）、《》「」【】〔〕『』〖〗〈〉～…—]) *"), r"\1"),
     (re.compile(rf"^—(?=[{_HAN}{OPENING}])|(?<=[。！？…”’》])(?:—(?![—-])|—-|-—|一(?:(?=《)| +))"), "——"),
     (re.compile(rf"(?<={HAN}) +(?=[“‘])|(?<=[”’]) +(?={HAN})"), ""),
+    (re.compile(rf" *(“[^“”]*{HAN}[^“”]*”) *| *(‘[^‘’]*{HAN}[^‘’]*’) *"), r"\1\2"),
+    (re.compile(rf"(?<={HAN}) *· *| *· *(?={HAN})"), "·"),
+    (re.compile(r"￥ +(?=\d)"), "￥"),
     (re.compile(rf"\(((?:(?!{HAN})[^（）()])*)）"), r"(\1)"),
     (re.compile(rf"([→①-⑩★■●◆]) +(?={HAN})|(?<={HAN}) +(?=[→①-⑩★■●◆])"), r"\1"),
 ]
