@@ -201,7 +201,8 @@ def test_chinese_sentences_hold_marks_as_they_are_printed():
     printed = ("。”", "！”", "：“", "》，", "）。", "——", "。——山水", "……", "—", "℃", "年")
     typed = ("人家--", "。--人家《", " -- ", "`words`", '"words"', ".1. ", ") 山水")
     assert not [marks for marks in (*printed, *typed) if marks not in written]
-    assert not [line for line in written.split("\n") if line[0] in CLOSING or line[-1] in OPENING]
+    ends = (CLOSING + ")],;", OPENING + "([{")
+    assert not [line for line in written.split("\n") if line[0] in ends[0] or line[-1] in ends[1]]
 
 
 def test_what_is_typed_is_drawn_and_labelled_by_the_rule_for_marks(monkeypatch):

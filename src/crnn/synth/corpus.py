@@ -258,7 +258,7 @@ class Corpus:
 
 def _broken(line: str) -> str:
     """As lines are broken: no mark that closes at the beginning, none that opens at the end."""
-    return line.lstrip(CLOSING + " ").rstrip(OPENING + " ")
+    return line.lstrip(CLOSING + " )],;").rstrip(OPENING + " ([{")
 
 
 def _looks_like_another(character: str, charset: Charset) -> bool:
