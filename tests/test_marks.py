@@ -83,6 +83,7 @@ def test_marks_that_touch_chinese_are_full_width_without_spaces_and_pairs_go_by_
         ("—鲁迅", "——鲁迅", [0, 0, 1, 2]),
         ("人心。一《谚语》", "人心。——《谚语》", [0, 1, 2, 3, 3, 4, 5, 6, 7]),
         ("“好。”一 张三", "“好。”——张三", [0, 1, 2, 3, 4, 4, 6, 7]),
+        ("《好》一 - 张三", "《好》——- 张三", [0, 1, 2, 3, 3, 5, 6, 7, 8]),
     ],
 )
 def test_one_dash_at_the_beginning_or_behind_a_sentence_is_two_at_its_place(text, expected, places):

@@ -76,11 +76,11 @@ def kept(text: str, typeset: str) -> list[int]:
     places: list[int] = []
     at = 0
     for before, mark in zip(" " + typeset, typeset, strict=False):
-        while mark != " " and text[at : at + 1] == " ":
-            at += 1
         if before == mark == "—" and text[at : at + 1] not in ("—", "-"):
             places.append(places[-1])
-        else:
-            places.append(at)
+            continue
+        while mark != " " and text[at : at + 1] == " ":
             at += 1
+        places.append(at)
+        at += 1
     return places
