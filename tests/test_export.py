@@ -170,7 +170,7 @@ def test_the_network_of_the_paper_as_a_savedmodel_with_marks_that_chinese_has_in
 
     torch.manual_seed(4)
     charset = Charset(" 中文,.:;!?()，。：；！？（）")  # a graph knows no rule for them
-    network = CRNN(Architecture("crnn-vgg", hidden=16, layers=1, channels=3), charset.num_classes)
+    network = CRNN(Architecture("crnn-vgg", hidden=16, layers=1, channels=3, bottleneck=8), charset.num_classes)
     card = checkpoint.Card(network.architecture, charset, Preprocessing(channels=3))
     checkpoint.save(tmp_path / "model", network, card)
     assert (export_savedmodel(tmp_path / "model", tmp_path / "1") / "saved_model.pb").exists()  # checked as it is made

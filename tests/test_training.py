@@ -310,7 +310,27 @@ def test_a_narrower_network_starts_with_the_strongest_channels(tmp_path):
         assert torch.allclose(new(images), old(images), atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["crnn-small", "crnn-fast", "crnn-vgg"])
+def test_a_deeper_network_with_a_bottleneck_starts_by_computing_the_same(tmp_path):
+    torch.manual_seed(0)
+    old = CRNN(Architecture(**SMALL), 4)
+    for module in old.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.weight.data.uniform_(0.5, 1.5)
+    # Three characters and the blank need no more than four features.
+    new = CRNN(Architecture("crnn-large", **SMALL, bottleneck=4), 4)
+    checkpoint.save(tmp_path, old, checkpoint.Card(old.architecture, Charset("abc")))
+    checkpoint.transfer(new, Charset("abc"), tmp_path)
+    images = torch.randn(2, 1, 32, 64)
+    with torch.no_grad():
+        assert torch.allclose(new.eval()(images), old.eval()(images), atol=1e-4)
+    # What it was is no obstacle to going on from it.
+    checkpoint.save(tmp_path, new, checkpoint.Card(new.architecture, Charset("abc")))
+    again = CRNN(new.architecture, 4)
+    checkpoint.transfer(again, Charset("abc"), tmp_path)
+    assert all(torch.equal(a, b) for a, b in zip(again.parameters(), new.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("name", ["crnn-small", "crnn-fast", "crnn-large", "crnn-vgg"])
 def test_any_width_gives_a_column_every_four_pixels(name):
     model = CRNN(Architecture(name, **SMALL), 11).eval()
     for number, width in ((1, 16), (2, 100), (1, 388)):

@@ -16,7 +16,7 @@ from crnn.card import CARD, FORMAT, parse_card
 from crnn.charset import Charset
 from crnn.errors import CrnnError, ModelError
 from crnn.image import Preprocessing
-from crnn.model import CRNN, Architecture, narrowed
+from crnn.model import CRNN, Architecture, deepened, narrowed
 
 
 @dataclass(frozen=True)
@@ -126,15 +126,21 @@ class Transfer:
 def transfer(model: CRNN, charset: Charset, folder: str | Path) -> Transfer:
     """Starts `model` from the folder's weights. Rows of the head are matched by character, whatever the order of the
     charsets; rows of new characters stay as initialised. A narrower `crnn-fast` takes the strongest channels of a
-    `crnn-small`. ModelError when the networks differ otherwise."""
+    `crnn-small`; a deeper `crnn-large` begins as one, and a bottleneck with what matters most to the head. ModelError
+    when the networks differ otherwise."""
     card = load_card(folder)
     weights = {
         name: value.float() if value.is_floating_point() else value for name, value in load_weights(folder).items()
     }
     if (card.architecture.name, model.architecture.name) == ("crnn-small", "crnn-fast"):
         weights = narrowed(weights, model)
+    if (card.architecture.name, model.architecture.name) == ("crnn-small", "crnn-large"):
+        weights = deepened(weights, model)
     own = model.state_dict()
     head = ("head.weight", "head.bias")
+    factor = model.architecture.bottleneck and not card.architecture.bottleneck
+    if factor:  # the product of both parts is what the rows are moved into
+        own["head.weight"] = own["head.weight"] @ own.pop("bottleneck.weight")
     for name, value in own.items():
         if name not in head and (name not in weights or weights[name].shape != value.shape):
             raise ModelError(
@@ -146,6 +152,11 @@ def transfer(model: CRNN, charset: Charset, folder: str | Path) -> Transfer:
         moved = own[name].clone()
         moved[mine] = weights[name][theirs]
         weights[name] = moved
+    if factor:
+        left, strengths, right = torch.linalg.svd(weights["head.weight"], full_matrices=False)
+        root = strengths[: model.architecture.bottleneck].sqrt()
+        weights["head.weight"] = left[:, : len(root)] * root
+        weights["bottleneck.weight"] = root[:, None] * right[: len(root)]
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:

@@ -46,6 +46,7 @@ class ModelConfig:
     hidden: int = 192  # LSTM units per direction
     layers: int = 2
     dropout: float = 0.1
+    bottleneck: int = 0  # features that the classes are told from; 0: those of the LSTMs as they are
 
 
 @dataclass(frozen=True)

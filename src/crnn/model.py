@@ -9,6 +9,7 @@ The architectures share everything but the convolutions:
                 Recognition and Its Application to Scene Text Recognition" (arXiv 1507.05717), Table 1.
 * `crnn-small`  residual blocks (He et al., arXiv 1512.03385), under 4 M parameters and a third of the operations.
 * `crnn-fast`   the same blocks with fewer channels: again a third.
+* `crnn-large`  `crnn-small` with two more blocks, for scripts of thousands of characters: a third more operations.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ class Architecture:
     hidden: int = 192  # LSTM units per direction
     layers: int = 2  # stacked BiLSTMs
     dropout: float = 0.1  # on the features and between the LSTMs
+    bottleneck: int = 0  # features that the classes are told from; 0: those of the LSTMs as they are
 
     def __post_init__(self) -> None:
         if self.name not in BACKBONES:
@@ -69,12 +71,15 @@ class CRNN(nn.Module):
             bidirectional=True,
             dropout=architecture.dropout if architecture.layers > 1 else 0.0,
         )
-        self.head = nn.Linear(2 * architecture.hidden, classes)
+        features, narrow = 2 * architecture.hidden, architecture.bottleneck
+        # With thousands of classes, the head alone would have half of all weights.
+        self.bottleneck = nn.Linear(features, narrow, bias=False) if narrow else nn.Identity()
+        self.head = nn.Linear(narrow or features, classes)
 
     def forward(self, images: Tensor) -> Tensor:
         columns = self.backbone(images).squeeze(2).transpose(1, 2)  # (N, features, 1, T) → (N, T, features)
         sequence, _ = self.sequence(self.dropout(columns))
-        return self.head(sequence)
+        return self.head(self.bottleneck(sequence))
 
 
 def _conv(inputs: int, outputs: int, kernel: int | tuple[int, int] = 3, stride: int | tuple[int, int] = 1) -> nn.Conv2d:
@@ -126,14 +131,16 @@ def _vgg(channels: int) -> tuple[nn.Module, int]:
     return nn.Sequential(*layers), 512
 
 
-def _residual(channels: int, a: int, b: int, c: int, d: int) -> tuple[nn.Module, int]:
-    """Few channels while the picture is large, most of the operations at a quarter of the width."""
+def _residual(channels: int, a: int, b: int, c: int, d: int, more: int = 0) -> tuple[nn.Module, int]:
+    """Few channels while the picture is large, most of the operations at a quarter of the width; `more` blocks beyond
+    one at each of the last two heights."""
     layers = [
         _conv_norm_relu(channels, a, 3, 2),  # 16 × W/2
         Residual(a, b),
         Residual(b, c, 2),  # 8 × W/4
-        Residual(c, c),
+        *(Residual(c, c) for _ in range(1 + more)),
         Residual(c, d, (2, 1)),  # 4 × W/4
+        *(Residual(d, d) for _ in range(more)),
         _conv_norm_relu(d, d, (4, 1)),  # 1 × W/4
     ]
     return nn.Sequential(*layers), d
@@ -143,6 +150,7 @@ BACKBONES: dict[str, Callable[[int], tuple[nn.Module, int]]] = {
     "crnn-vgg": _vgg,
     "crnn-small": partial(_residual, a=32, b=64, c=128, d=256),
     "crnn-fast": partial(_residual, a=24, b=32, c=80, d=128),
+    "crnn-large": partial(_residual, a=32, b=64, c=128, d=256, more=1),
 }
 STRIDE = 4  # pixels of width per timestep, of both backbones
 
@@ -181,3 +189,17 @@ def narrowed(weights: Mapping[str, Tensor], model: CRNN) -> dict[str, Tensor]:
         name = f"sequence.weight_ih_l0{end}"
         cut[name] = weights[name][:, kept]
     return cut
+
+
+def deepened(weights: Mapping[str, Tensor], model: CRNN) -> dict[str, Tensor]:
+    """Weights of residual blocks for `model`, which has the same and more of them: a block between them starts as its
+    short cut, so that it changes nothing until it is trained."""
+    grown = {name: value for name, value in weights.items() if not name.startswith("backbone.")}
+    old = 0
+    for new, block in enumerate(model.backbone.children()):
+        own, at = block.state_dict(), f"backbone.{old}."
+        given = {name.removeprefix(at): value for name, value in weights.items() if name.startswith(at)}
+        fits = {name: value.shape for name, value in own.items()} == {name: each.shape for name, each in given.items()}
+        grown |= {f"backbone.{new}.{name}": value for name, value in (given if fits else own).items()}
+        old += fits
+    return grown

@@ -26,7 +26,10 @@ def shaped_like_init(config: TrainConfig) -> TrainConfig:
         return config
     shape = checkpoint.load_card(pretrained.find_model(config.init)).architecture
     return replace(
-        config, model=ModelConfig(shape.name, shape.channels, shape.hidden, shape.layers, config.model.dropout)
+        config,
+        model=ModelConfig(
+            shape.name, shape.channels, shape.hidden, shape.layers, config.model.dropout, shape.bottleneck
+        ),
     )
 
 

@@ -133,6 +133,7 @@ class _Graph(tf.Module):
         self._backbone = self._layer(network.backbone)
         self._lstm = [self._bidirectional(network.sequence, layer) for layer in range(network.sequence.num_layers)]
         self._head = self._dense(network.head)
+        self._bottleneck = self._layer(network.bottleneck)
         self._preprocessing = card.preprocessing
         self._temperature = float(card.decoder.get("temperature", 1.0))
         self._characters = self._strings(card.charset)
@@ -227,7 +228,7 @@ class _Graph(tf.Module):
         columns = tf.squeeze(self._backbone(images), 1)  # (N, T, features)
         for layer in self._lstm:
             columns = layer(columns)
-        return self._head(columns) / self._temperature
+        return self._head(self._bottleneck(columns)) / self._temperature
 
     # ---- CTC ---------------------------------------------------------------------------------------------------------
 
@@ -262,7 +263,7 @@ class _Graph(tf.Module):
         return lambda: tf.cast(variable, tf.float32)
 
     def _layer(self, module: nn.Module) -> Layer:
-        """What a module of the backbone does, in TensorFlow."""
+        """What a module does, in TensorFlow."""
         if isinstance(module, nn.Sequential):
             layers = [self._layer(each) for each in module]
 
@@ -278,6 +279,8 @@ class _Graph(tf.Module):
             return lambda x: tf.nn.relu(inner(x) + shortcut(x))
         if isinstance(module, nn.Conv2d):
             return self._convolution(module)
+        if isinstance(module, nn.Linear):
+            return self._dense(module)
         if isinstance(module, nn.BatchNorm2d):
             assert module.running_mean is not None and module.running_var is not None
             scale = module.weight / torch.sqrt(module.running_var + module.eps)
@@ -308,8 +311,14 @@ class _Graph(tf.Module):
         return convolve
 
     def _dense(self, module: nn.Linear) -> Layer:
-        weights, bias = self._weight(module.weight.T), self._weight(module.bias)
-        return lambda x: tf.tensordot(x, weights(), 1) + bias()
+        weights = self._weight(module.weight.T)
+        bias = None if module.bias is None else self._weight(module.bias)
+
+        def multiply(x: Any) -> Any:
+            x = tf.tensordot(x, weights(), 1)
+            return x if bias is None else x + bias()
+
+        return multiply
 
     def _bidirectional(self, module: nn.LSTM, layer: int) -> Layer:
         forwards, backwards = (self._direction(module, f"l{layer}{suffix}") for suffix in ("", "_reverse"))

@@ -161,7 +161,7 @@ class _Run:
         model = CRNN(
             Architecture(
                 config.model.architecture, preprocessing.height, config.model.channels,
-                config.model.hidden, config.model.layers, config.model.dropout,
+                config.model.hidden, config.model.layers, config.model.dropout, config.model.bottleneck,
             ),
             charset.num_classes,
         )  # fmt: skip
