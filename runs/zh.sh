@@ -4,6 +4,9 @@
 #
 #   runs/zh.sh DATA [RUN]      resumes when called again
 #
+# Where there is a GPU, ten more minutes on it follow, from a pool of crops in its memory: docs/experiments.md says what
+# they brought. The published model had more steps before, in several parts.
+#
 # DATA holds text/chi_sim.training_text.txt, NAME_train.zip of the four sources of real English words below, and the
 # Debian packages of the faces: apt-get install --no-install-recommends $(cat fonts-chinese.txt fonts-latin.txt).
 # FONTS: a folder of more faces; the published model had those of the npm packages
@@ -68,7 +71,15 @@ if [[ -f $run/last.ckpt && ! -f $run/model.onnx ]]; then
 elif [[ ! -f $run/model.onnx ]]; then
     "$crnn" train --preset zh --config "$run.toml" --output "$run"
 fi
-"$crnn" export "$run" src/crnn/weights/zh --precision int8 --data "$run-calibration"  # in half precision as well
+trained=$run
+if nvidia-smi &>/dev/null; then
+    trained=$run-pool
+    "$python" runs/pool.py "$trained" --seconds 600 --preset zh --config "$run.toml" --set "init=$run" --set seed=601 \
+        --set optimiser.learning_rate=2.5e-3 --set synth.share=0.88 --set "synth.mix={ text = 0.28, sentence = 0.35, \
+characters = 0.13, word = 0.07, punctuated = 0.05, number = 0.04, code = 0.04, line = 0.02, random = 0.02 }" \
+        --set "synth.looks={ document = 0.36, scan = 0.22, screen = 0.24, photo = 0.18 }"
+fi
+"$crnn" export "$trained" src/crnn/weights/zh --precision int8 --data "$run-calibration"  # in half precision as well
 "$python" runs/scores.py zh  # checksums: without them no bundled model is read
 score() { # NAME OPTION... DATA
     "$crnn" evaluate "${@:2}" --model zh --json >"$run-score.json"
