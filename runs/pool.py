@@ -268,13 +268,13 @@ class Run:
         optimiser = make_optimiser(learner.model, settings, 1, fused=True)
         average = {name: value.detach().clone() for name, value in learner.model.state_dict().items()}
         done = training = 0.0  # seconds of training: in the calls before, and with this one
-        updates, seen, rendered, chunk = 0, 0, 0, 0
+        updates, seen, crops, chunk = 0, 0, 0, 0  # seen: of the crops, again and again
         if self.saved:
             learner.model.load_state_dict(self.saved["model"])
             optimiser.load_state_dict(self.saved["optimiser"])
             average = {name: value.to(device) for name, value in self.saved["average"].items()}
-            done, updates, seen, rendered, chunk = (
-                self.saved[name] for name in ("seconds", "updates", "seen", "rendered", "chunk")
+            done, updates, seen, crops, chunk = (
+                self.saved[name] for name in ("seconds", "updates", "seen", "crops", "chunk")
             )
         follow = schedule(replace(settings, warmup=20), 1000)  # by thousandths of the time
         floats = [name for name, value in average.items() if value.is_floating_point()]
@@ -292,9 +292,9 @@ class Run:
                     break
                 if isinstance(got, str):
                     raise SystemExit(f"rendering ended with {got}")
-                chunk_number, *crops = got
-                self.pool.add(*crops)
-                rendered += len(crops[1])
+                chunk_number, *made = got
+                self.pool.add(*made)
+                crops += len(made[1])
                 chunk = max(chunk, chunk_number + 1)
             if waiting:
                 continue
@@ -326,14 +326,14 @@ class Run:
             if now - spoke > 10 or over:
                 print(
                     f"{training:.0f} s: update {updates} loss {total.item() / max(1, counted):.4f} lr {rate:.2e} "
-                    f"{(seen - spoke_seen) / (now - spoke):.0f} crops/s, {rendered} rendered, {seen} seen",
+                    f"{(seen - spoke_seen) / (now - spoke):.0f} crops/s, {seen} in all, of {crops} different ones",
                     flush=True,
                 )
                 total.zero_()
                 counted, spoke, spoke_seen = 0, now, seen
             if now - saved > 100 or over:
                 saved = now
-                numbers = {"seconds": training, "updates": updates, "seen": seen, "rendered": rendered, "chunk": chunk}
+                numbers = {"seconds": training, "updates": updates, "seen": seen, "crops": crops, "chunk": chunk}
                 self.save(average, optimiser, numbers, training >= self.seconds)
             if over:
                 break

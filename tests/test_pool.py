@@ -40,7 +40,7 @@ def test_a_run_goes_on_where_it_was_stopped_and_ends_as_a_model(tmp_path):
     assert call().returncode == 0
     model, card = checkpoint.load(tmp_path / "run")
     assert card.provenance["seconds"] >= 6 and card.provenance["updates"] > before["updates"]
-    assert card.provenance["rendered"] > before["rendered"] and model.architecture.bottleneck == 8
+    assert card.provenance["crops"] > before["crops"] and model.architecture.bottleneck == 8
 
 
 def test_crops_are_drawn_as_they_are_or_altered_with_nothing_behind_them(pool):
