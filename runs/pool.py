@@ -285,7 +285,7 @@ class Run:
         rate = 0.0
         while True:
             waiting = training == 0.0 and len(self.pool) < self.least
-            for _ in range(200 if waiting else 40):
+            for _ in range(1 if waiting else 40):
                 try:
                     got = out.get(timeout=2.0) if waiting else out.get_nowait()
                 except queue.Empty:

@@ -30,16 +30,16 @@ def test_a_run_goes_on_where_it_was_stopped_and_ends_as_a_model(tmp_path):
         sets = ("charset=digits", "synth.share=1.0", "synth.mix={ number = 1.0 }", f"synth.fonts=['{FONTS}']")
         more = ("model.hidden=16", "model.layers=1", "model.bottleneck=8")
         shown = [f"--set={each}" for each in (*sets, *more)]
-        command = [sys.executable, RUNS / "pool.py", tmp_path / "run", "--columns=2048", "--least=100", "--seconds=6"]
+        command = [sys.executable, RUNS / "pool.py", tmp_path / "run", "--columns=512", "--least=50", "--seconds=2"]
         return subprocess.run([*command, *shown, *options], capture_output=True, text=True, timeout=200)
 
-    first = call("--stop=2")
+    first = call("--stop=0.5")
     assert first.returncode == 0, first.stderr
     before = checkpoint.load_card(tmp_path / "run").provenance
-    assert 0 < before["seconds"] < 6
+    assert 0 < before["seconds"] < 2
     assert call().returncode == 0
     model, card = checkpoint.load(tmp_path / "run")
-    assert card.provenance["seconds"] >= 6 and card.provenance["updates"] > before["updates"]
+    assert card.provenance["seconds"] >= 2 and card.provenance["updates"] > before["updates"]
     assert card.provenance["crops"] > before["crops"] and model.architecture.bottleneck == 8
 
 
