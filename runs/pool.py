@@ -35,9 +35,9 @@ from crnn.data.sources import open_source
 from crnn.devices import Ranks
 from crnn.image import Preprocessing, bucket
 from crnn.learner import Learner
-from crnn.model import CRNN, STRIDE, Architecture
+from crnn.model import CRNN, STRIDE
 from crnn.optimiser import make_optimiser, schedule
-from crnn.samples import charset_of, parts_of, shaped_like_init
+from crnn.samples import charset_of, network_of, parts_of, shaped_like_init
 
 LONGEST = 96  # characters of a label; longer ones are left out
 ALTERED = 0.6  # part of the crops that are changed when they are drawn
@@ -220,14 +220,7 @@ class Run:
             parts_of(config, opened, charset, preprocessing), charset, preprocessing, 48, config.seed,
             occluded=config.occlude,
         )  # fmt: skip
-        shape = config.model
-        model = CRNN(
-            Architecture(
-                shape.architecture, preprocessing.height, shape.channels, shape.hidden, shape.layers, shape.dropout,
-                shape.bottleneck,
-            ),
-            charset.num_classes,
-        )  # fmt: skip
+        model = network_of(config, charset, preprocessing)
         if config.init:
             checkpoint.transfer(model, charset, pretrained.find_model(config.init))
         provenance = {

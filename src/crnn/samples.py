@@ -16,6 +16,7 @@ from crnn.data.loader import Part
 from crnn.data.sources import Source, Subset, open_source
 from crnn.errors import DataError
 from crnn.image import Preprocessing
+from crnn.model import CRNN, Architecture
 
 OVERFIT_STEPS = 600  # of --overfit, at most; it ends when all is read right
 
@@ -31,6 +32,15 @@ def shaped_like_init(config: TrainConfig) -> TrainConfig:
             shape.name, shape.channels, shape.hidden, shape.layers, config.model.dropout, shape.bottleneck
         ),
     )
+
+
+def network_of(config: TrainConfig, charset: Charset, preprocessing: Preprocessing) -> CRNN:
+    shape = config.model
+    architecture = Architecture(
+        shape.architecture, preprocessing.height, shape.channels, shape.hidden, shape.layers, shape.dropout,
+        shape.bottleneck,
+    )  # fmt: skip
+    return CRNN(architecture, charset.num_classes)
 
 
 def by_heart(config: TrainConfig) -> TrainConfig:

@@ -36,9 +36,18 @@ from crnn.image import Preprocessing
 from crnn.journal import Journal, write_page
 from crnn.learner import Learner, Shown, read_shown, read_source
 from crnn.memory import advice, is_full
-from crnn.model import CRNN, STRIDE, Architecture
+from crnn.model import CRNN, STRIDE
 from crnn.optimiser import growth
-from crnn.samples import by_heart, charset_of, few_of, old_skills_of, parts_of, shaped_like_init, validation_of
+from crnn.samples import (
+    by_heart,
+    charset_of,
+    few_of,
+    network_of,
+    old_skills_of,
+    parts_of,
+    shaped_like_init,
+    validation_of,
+)
 
 WORST = 40  # validation samples in training.html
 ANOTHER_SCRIPT = 20  # characters that a model lacks and another bundled one has, from which on that one is named
@@ -158,13 +167,7 @@ class _Run:
             parts, self.valid, self.fold_case = few_of(parts, config.overfit)
         else:
             self.valid, self.fold_case = validation_of(config.valid)
-        model = CRNN(
-            Architecture(
-                config.model.architecture, preprocessing.height, config.model.channels,
-                config.model.hidden, config.model.layers, config.model.dropout, config.model.bottleneck,
-            ),
-            charset.num_classes,
-        )  # fmt: skip
+        model = network_of(config, charset, preprocessing)
         if config.init:
             moved = checkpoint.transfer(model, charset, pretrained.find_model(config.init))
             counts = [
