@@ -76,11 +76,12 @@ def kept(text: str, typeset: str) -> list[int]:
     places: list[int] = []
     at = 0
     for before, mark in zip(" " + typeset, typeset, strict=False):
-        if before == mark == "—" and text[at : at + 1] not in ("—", "-"):
-            places.append(places[-1])
-            continue
         while mark != " " and text[at : at + 1] == " ":
             at += 1
-        places.append(at)
-        at += 1
+        # What looked like a Chinese one is both halves, whatever follows it.
+        if before == mark == "—" and (text[places[-1]] == "一" or text[at : at + 1] not in ("—", "-")):
+            places.append(places[-1])
+        else:
+            places.append(at)
+            at += 1
     return places
