@@ -16,9 +16,8 @@ import itertools
 import math
 import multiprocessing
 import os
-import queue
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -207,7 +206,20 @@ def loss_of(learner: Learner, batch: Batch, device: torch.device) -> Tensor:
     )  # fmt: skip
 
 
+@dataclass
+class Done:
+    """How far a run is, all its calls together."""
+
+    seconds: float = 0.0
+    updates: int = 0
+    seen: int = 0  # crops, again and again
+    crops: int = 0  # different ones
+    chunk: int = 0  # the first that nobody was dealt
+
+
 class Run:
+    """The data, the network and what trains it."""
+
     def __init__(self, folder: Path, config: TrainConfig, seconds: float, columns: int, least: int) -> None:
         torch.manual_seed(config.seed)
         self.folder, self.config, self.seconds, self.least = folder, config, seconds, least
@@ -231,8 +243,10 @@ class Run:
         self.learner = Learner(model, charset, preprocessing, config, [], [], Ranks())
         self.state = folder / "pool.ckpt"
         self.saved: dict[str, Any] = {}
+        self.done = Done()
         if self.state.is_file():
             self.saved = torch.load(self.state, map_location="cpu", weights_only=True)
+            self.done = Done(**self.saved["done"])
         self.pool = Pool(self.device, columns)
 
     def render(self) -> tuple[list[Any], Any]:
@@ -241,7 +255,7 @@ class Run:
         cv2.setNumThreads(1)
         workers = max(1, len(os.sched_getaffinity(0)) - 1)
         out = context.Queue(8 * workers)
-        first = self.saved.get("chunk", 0)
+        first = self.done.chunk
         processes = [
             context.Process(target=dealt, args=(self.mixture, first + i, workers, out), daemon=True)
             for i in range(workers)
@@ -251,100 +265,97 @@ class Run:
         return processes, out
 
     def train(self, stop: float) -> None:
-        if self.saved.get("seconds", 0.0) >= self.seconds:
+        if self.done.seconds >= self.seconds:
             print(f"{self.folder} has had its {self.seconds:g} seconds")
             return
         began = time.monotonic()
-        processes, out = self.render()
-        device, learner, settings = self.device, self.learner.to(self.device), self.config.optimiser
-        learner.model.to(memory_format=torch.channels_last)
-        optimiser = make_optimiser(learner.model, settings, 1, fused=True)
-        average = {name: value.detach().clone() for name, value in learner.model.state_dict().items()}
-        done = training = 0.0  # seconds of training: in the calls before, and with this one
-        updates, seen, crops, chunk = 0, 0, 0, 0  # seen: of the crops, again and again
-        if self.saved:
-            learner.model.load_state_dict(self.saved["model"])
-            optimiser.load_state_dict(self.saved["optimiser"])
-            average = {name: value.to(device) for name, value in self.saved["average"].items()}
-            done, updates, seen, crops, chunk = (
-                self.saved[name] for name in ("seconds", "updates", "seen", "crops", "chunk")
-            )
-        follow = schedule(replace(settings, warmup=20), 1000)  # by thousandths of the time
-        floats = [name for name, value in average.items() if value.is_floating_point()]
-        live = dict(learner.model.state_dict(keep_vars=True))
-        learner.train()
-        total = torch.zeros((), device=device)
-        counted, spoke, spoke_seen, saved = 0, time.monotonic(), seen, time.monotonic()
-        rate = 0.0
-        while True:
-            waiting = training == 0.0 and len(self.pool) < self.least
-            for _ in range(1 if waiting else 40):
-                try:
-                    got = out.get(timeout=2.0) if waiting else out.get_nowait()
-                except queue.Empty:
-                    break
-                if isinstance(got, str):
-                    raise SystemExit(f"rendering ended with {got}")
-                chunk_number, *made = got
-                self.pool.add(*made)
-                crops += len(made[1])
-                chunk = max(chunk, chunk_number + 1)
-            if waiting:
-                continue
-            if training == 0.0:
-                started = time.monotonic()
-                print(f"pool of {len(self.pool)} after {started - began:.1f} s", flush=True)
-            training = done + time.monotonic() - started + 1e-6
-            over = training >= self.seconds or time.monotonic() - began >= stop
-            if not over:
-                rate = settings.learning_rate * follow(int(1000 * training / self.seconds))
-                for group in optimiser.param_groups:
-                    group["lr"] = rate
-                batch = self.pool.draw()
-                loss = loss_of(learner, batch, device).mean()
-                optimiser.zero_grad(set_to_none=True)
-                loss.backward()
-                torch.nn.utils.clip_grad_norm_(learner.model.parameters(), settings.clip)
-                optimiser.step()
-                updates += 1
-                seen += len(batch.fold_case)
-                decay = min(settings.ema, updates / (updates + 10))
-                with torch.no_grad():
-                    torch._foreach_lerp_(
-                        [average[name] for name in floats], [live[name].detach() for name in floats], 1 - decay
-                    )
-                total += loss.detach()
-                counted += 1
+        processes, out = self.render()  # before anything is on the GPU
+        self.prepare()
+        while len(self.pool) < self.least:
+            self.receive(out.get())
+        print(f"pool of {len(self.pool)} after {time.monotonic() - began:.1f} s", flush=True)
+        started = spoke = saved = time.monotonic()
+        before, drawn = self.done.seconds, self.done.seen
+        over = False
+        while not over:
+            while not out.empty():
+                self.receive(out.get())
+            self.update()
             now = time.monotonic()
+            self.done.seconds = before + now - started
+            over = self.done.seconds >= self.seconds or now - began >= stop
             if now - spoke > 10 or over:
-                print(
-                    f"{training:.0f} s: update {updates} loss {total.item() / max(1, counted):.4f} lr {rate:.2e} "
-                    f"{(seen - spoke_seen) / (now - spoke):.0f} crops/s, {seen} in all, of {crops} different ones",
-                    flush=True,
-                )
-                total.zero_()
-                counted, spoke, spoke_seen = 0, now, seen
+                print(f"{self} {(self.done.seen - drawn) / (now - spoke):.0f} crops/s", flush=True)
+                spoke, drawn = now, self.done.seen
+                self.losses.clear()
             if now - saved > 100 or over:
+                self.save()
                 saved = now
-                numbers = {"seconds": training, "updates": updates, "seen": seen, "crops": crops, "chunk": chunk}
-                self.save(average, optimiser, numbers, training >= self.seconds)
-            if over:
-                break
         for process in processes:
             process.kill()
         out.cancel_join_thread()
 
-    def save(self, average: dict[str, Tensor], optimiser: Any, numbers: dict[str, Any], ended: bool) -> None:
+    def __str__(self) -> str:
+        done, loss = self.done, torch.stack(self.losses).mean().item()
+        return (
+            f"{done.seconds:.0f} s: update {done.updates} loss {loss:.4f} lr {self.rate():.2e} "
+            f"{done.seen} crops, {done.crops} different ones,"
+        )
+
+    def prepare(self) -> None:
+        """Model, averaged weights and optimiser on the device, as the last call left them."""
+        self.learner.to(self.device)
+        model = self.learner.model
+        self.optimiser = make_optimiser(model, self.config.optimiser, 1, fused=True)
+        self.average = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        if self.saved:
+            model.load_state_dict(self.saved["model"])
+            self.optimiser.load_state_dict(self.saved["optimiser"])
+            self.average = {name: value.to(self.device) for name, value in self.saved["average"].items()}
+        self.learner.train()
+        self.follow = schedule(replace(self.config.optimiser, warmup=20), 1000)  # by thousandths of the time
+        self.losses: list[Tensor] = []
+
+    def receive(self, got: Any) -> None:
+        if isinstance(got, str):
+            raise SystemExit(f"rendering ended with {got}")
+        chunk, width, pixels, *more = got
+        self.pool.add(width, pixels, *more)
+        self.done.crops += len(pixels)
+        self.done.chunk = max(self.done.chunk, chunk + 1)
+
+    def rate(self) -> float:
+        return self.config.optimiser.learning_rate * self.follow(int(1000 * self.done.seconds / self.seconds))
+
+    def update(self) -> None:
+        model, settings, done = self.learner.model, self.config.optimiser, self.done
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.rate()
+        batch = self.pool.draw()
+        loss = loss_of(self.learner, batch, self.device).mean()
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
+        self.optimiser.step()
+        self.losses.append(loss.detach())
+        done.updates += 1
+        done.seen += len(batch.fold_case)
+        decay = min(settings.ema, done.updates / (done.updates + 10))
+        floats = [(self.average[name], live) for name, live in model.state_dict().items() if live.is_floating_point()]
+        torch._foreach_lerp_(*map(list, zip(*floats, strict=True)), 1 - decay)
+
+    def save(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        state = {"model": self.learner.model.state_dict(), "average": average, "optimiser": optimiser.state_dict()}
+        model, done = self.learner.model.state_dict(), asdict(self.done)
         partial = self.state.with_suffix(".part")
-        torch.save(state | numbers, partial)
+        optimiser = self.optimiser.state_dict()
+        torch.save({"model": model, "average": self.average, "optimiser": optimiser, "done": done}, partial)
         partial.replace(self.state)
-        for name, weights in (("", average), ("raw", state["model"])):
-            model = CRNN(self.card.architecture, self.card.charset.num_classes)
-            model.load_state_dict({key: value.cpu() for key, value in weights.items()})
-            provenance = self.card.provenance | numbers
-            checkpoint.save(self.folder / name, model, replace(self.card, provenance=provenance), half=True)
+        for name, weights in (("", self.average), ("raw", model)):
+            written = CRNN(self.card.architecture, self.card.charset.num_classes)
+            written.load_state_dict({key: value.cpu() for key, value in weights.items()})
+            card = replace(self.card, provenance=self.card.provenance | done)
+            checkpoint.save(self.folder / name, written, card, half=True)
 
 
 def main() -> None:
