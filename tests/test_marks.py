@@ -65,6 +65,11 @@ from crnn.marks import kept, typeset
         ("价￥ 91.4元", "价￥91.4元"),
         ("《Fate》 (x)", "《Fate》(x)"),
         ("“Hi”, he said … now", "“Hi”, he said … now"),
+        ('俯首!"', "俯首！”"),
+        ('读“新款 X" 和旧款', "读“新款 X”和旧款"),
+        ('屏幕“长 5" 宽”的', '屏幕“长 5" 宽”的'),
+        ("“甲”和”乙”的", "“甲”和“乙”的"),
+        ("重54．8公斤", "重54.8公斤"),
     ],
 )
 def test_marks_that_touch_chinese_are_full_width_without_spaces_and_pairs_go_by_what_they_hold(text, expected):
@@ -85,6 +90,7 @@ def test_marks_that_touch_chinese_are_full_width_without_spaces_and_pairs_go_by_
         ("“好。”一 张三", "“好。”——张三", [0, 1, 2, 3, 4, 4, 6, 7]),
         ("“好。” — -，张三", "“好。”——，张三", [0, 1, 2, 3, 5, 7, 8, 9, 10]),
         ("《好》一 - 张三", "《好》——- 张三", [0, 1, 2, 3, 3, 5, 6, 7, 8]),
+        ("“好”一—张三", "“好”——张三", [0, 1, 2, 3, 4, 5, 6]),
     ],
 )
 def test_one_dash_at_the_beginning_or_behind_a_sentence_is_two_at_its_place(text, expected, places):

@@ -43,17 +43,19 @@ _RULES: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
     *((re.compile(rf"{re.escape(mark)}(?={HAN})"), WIDE[mark]) for mark in ",:;!?"),
     (re.compile(rf"^({_NUMERAL})(?:\.(?![0-9A-Za-z.])|。(?!—|$))"), r"\1．"),
     (re.compile(rf"(?<={HAN})\.(?![0-9A-Za-z.])"), "。"),
+    (re.compile(r"(?<=\d)．(?=\d)"), "."),
     (re.compile(rf"(?<={HAN})'([^']+)'(?![A-Za-z])|'([^']+)'(?={HAN})"), r"‘\1\2’"),
     (re.compile(rf"'(?={HAN})"), "‘"),
     (re.compile(rf"(?<={HAN})'(?![A-Za-z])"), "’"),
     (re.compile(r"‘([^‘’']*)'(?![A-Za-z])"), r"‘\1’"),
     (re.compile(r"“([^“”‘’]*)’(?![^“‘]*”)"), r"‘\1’"),
     (re.compile(r"“([^“”]*)“(?![^“]*”)"), r"“\1”"),
-    (re.compile(r"^([^“”]*)”([^“”]+)”"), r"\1“\2”"),
+    (re.compile(r"^((?:[^“”]*“[^“”]*”)*[^“”]*)”([^“”]+)”"), r"\1“\2”"),
+    (re.compile(r"“([^“”\"]*)\"(?![^“]*”)"), r"“\1”"),
     (re.compile(rf"(?<=[{_HAN}{CLOSING}…]) *--(?![->A-Za-z0-9])|(?<![-!A-Za-z0-9])--(?= *[{_HAN}{OPENING}])"), "——"),
     (re.compile(rf"(?<={HAN}) *~(?!/) *|(?<=\d) *~ *(?=\d)| *~ *(?={HAN})"), "～"),
     (re.compile(r" *([，。．：；！？（）、《》「」【】〔〕『』〖〗〈〉～…—]) *"), r"\1"),
-    (re.compile(rf"^—(?=[{_HAN}{OPENING}])|(?<=[。！？…”’》])(?:—(?![—-])|—-|-—|一(?:(?=《)| +))"), "——"),
+    (re.compile(rf"^—(?=[{_HAN}{OPENING}])|(?<=[。！？…”’》])(?:—(?![—-])|—-|-—|一(?:—(?!—)|(?=《)| +))"), "——"),
     (re.compile(rf"(?<={HAN}) +(?=[“‘])|(?<=[”’]) +(?={HAN})"), ""),
     (re.compile(rf" *(“[^“”]*{HAN}[^“”]*”) *| *(‘[^‘’]*{HAN}[^‘’]*’) *"), r"\1\2"),
     (re.compile(rf"(?<={HAN}) *· *| *· *(?={HAN})"), "·"),
@@ -61,13 +63,20 @@ _RULES: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
     (re.compile(rf"\(((?:(?!{HAN})[^（）()])*)）"), r"(\1)"),
     (re.compile(rf"([→①-⑩★■●◆]) +(?={HAN})|(?<={HAN}) +(?=[→①-⑩★■●◆])"), r"\1"),
 ]
+_ROUNDS = 4  # of 91,000 random strings 199 took three, none more
 
 
 def typeset(text: str) -> str:
     """The marks by the rule. Some spaces are left out, some dashes doubled; all else is kept or replaced one by one."""
-    if _CHINESE.search(text):
+    if not _CHINESE.search(text):
+        return text
+    # What one rule makes, one before it may go by: again until nothing changes, so that such a text stays as it is.
+    for _ in range(_ROUNDS):
+        before = text
         for pattern, mark in _RULES:
             text = pattern.sub(mark, text)
+        if text == before:
+            break
     return text
 
 
@@ -78,8 +87,9 @@ def kept(text: str, typeset: str) -> list[int]:
     for before, mark in zip(" " + typeset, typeset, strict=False):
         while mark != " " and text[at : at + 1] == " ":
             at += 1
-        # What looked like a Chinese one is both halves, whatever follows it.
-        if before == mark == "—" and (text[places[-1]] == "一" or text[at : at + 1] not in ("—", "-")):
+        # What looked like a Chinese one is both halves if no dash follows, whatever else does.
+        following = text[at : at + 1]
+        if before == mark == "—" != following and (text[places[-1]] == "一" or following != "-"):
             places.append(places[-1])
         else:
             places.append(at)
