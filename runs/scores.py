@@ -3,7 +3,8 @@
     python runs/scores.py MODEL [NAME=]FILE...
 
 FILE is what `crnn evaluate --json` printed, with --protocol raw or 36 (of 36, word accuracy alone is kept). With NAME,
-all its samples are one score; without, each source is one, and `combined` all. Scores not named stay as they were.
+all its samples are one score; without, each source is one, and `combined` all. Scores not named stay as they were;
+without any FILE all are left out, those of training's own validation.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def measured(argument: str) -> dict[str, dict[str, Any]]:
 def main(model: str, *arguments: str) -> None:
     folder = pretrained.WEIGHTS / model
     card = checkpoint.load_card(folder)
-    scores = dict(card.scores)
+    scores = dict(card.scores) if arguments else {}
     for argument in arguments:
         for name, each in measured(argument).items():
             scores[name] = scores.get(name, {}) | each
