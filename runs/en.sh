@@ -44,7 +44,7 @@ fi
 zips=("${sources[@]/#/$data/}")
 zips=("${zips[@]/%/_train.zip}")
 "$crnn" export "$run" "src/crnn/weights/$model" --precision int8 "${zips[@]/#/--data=}"  # in half precision as well
-"$python" runs/scores.py "$model"  # checksums: without them no bundled model is read
+"$python" runs/scores.py "$model"  # no scores of training; checksums: without them no bundled model is read
 for protocol in raw 36; do
     "$crnn" evaluate "${zips[@]}" --split valid --protocol "$protocol" --model "$model" --json >"$run-$protocol.json"
     "$python" runs/scores.py "$model" "$run-$protocol.json"

@@ -80,7 +80,7 @@ characters = 0.13, word = 0.07, punctuated = 0.05, number = 0.04, code = 0.04, l
         --set "synth.looks={ document = 0.36, scan = 0.22, screen = 0.24, photo = 0.18 }"
 fi
 "$crnn" export "$trained" src/crnn/weights/zh --precision int8 --data "$run-calibration"  # in half precision as well
-"$python" runs/scores.py zh  # checksums: without them no bundled model is read
+"$python" runs/scores.py zh  # no scores of training; checksums: without them no bundled model is read
 score() { # NAME OPTION... DATA
     "$crnn" evaluate "${@:2}" --model zh --json >"$run-score.json"
     "$python" runs/scores.py zh "$1=$run-score.json"
