@@ -127,7 +127,6 @@ class Pool:
         number = self.rng.choice(len(shelves), p=chances / chances.sum())
         shelf = shelves[number]
         rows = self.rng.integers(0, shelf.count, sizes[number])
-        rows = rows[np.argsort(shelf.numbers[rows, 2], kind="stable")]  # those of one case last
         picked = torch.from_numpy(rows).to(self.device, non_blocking=True)
         numbers = torch.from_numpy(shelf.numbers[rows])
         images, widths = altered(shelf.pixels[picked], numbers[:, 0], numbers[:, 1])
@@ -186,24 +185,6 @@ def altered(pixels: Tensor, widths: Tensor, lengths: Tensor) -> tuple[Tensor, Te
     images = images * contrast[four] + light[four] + torch.randn_like(images) * grain[four]
     inside = (torch.arange(most, device=device)[None, None, None] < now[four]).float()
     return images.clamp(-1, 1) * inside, narrowed
-
-
-def loss_of(learner: Learner, batch: Batch, device: torch.device) -> Tensor:
-    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-        logits = learner(batch.images)
-    # Labels of one case need copies of all the logits: of their own alone, which come last.
-    folded = int(batch.fold_case.sum())
-    sizes = [len(batch.fold_case) - folded, folded]
-    parts = [each.split(sizes) for each in (logits.float(), batch.targets, batch.lengths, batch.target_lengths)]
-    return torch.cat(
-        [
-            learner.ctc(own, replace(
-                batch, targets=targets, lengths=lengths, target_lengths=labels.to(device),
-                fold_case=torch.full((len(labels),), fold, device=device if fold else None),
-            ))
-            for fold, own, targets, lengths, labels in zip((False, True), *parts, strict=True) if len(labels)
-        ]
-    )  # fmt: skip
 
 
 @dataclass
@@ -332,7 +313,9 @@ class Run:
         for group in self.optimiser.param_groups:
             group["lr"] = self.rate()
         batch = self.pool.draw()
-        loss = loss_of(self.learner, batch, self.device).mean()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            logits = self.learner(batch.images)
+        loss = self.learner.ctc(logits, batch).mean()
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)

@@ -22,6 +22,7 @@ from crnn.callbacks import Progress
 from crnn.charset import ENGLISH, Charset
 from crnn.cli import app
 from crnn.config import OptimiserConfig, SourceConfig, load_config, to_toml
+from crnn.data.loader import Batch
 from crnn.data.prepare import prepare
 from crnn.devices import Ranks
 from crnn.errors import ConfigError, CrnnError, DataError, ModelError
@@ -202,6 +203,51 @@ def test_replay_draws_old_characters_only_and_old_skills_are_reported(tmp_path, 
     assert "95 characters kept, 2 new (жы), 0 dropped" in said
     assert run.old_skills.samples == 6 and run.old_skills.after > 0.0
     assert f"{run.old_skills.before:.1%} were read right before" in said
+
+
+@pytest.mark.parametrize("fold", [False, True])
+def test_the_loss_is_that_of_ctc_and_either_case_is_right_where_labels_have_one(fold):
+    torch.manual_seed(0)
+    charset = Charset("abAB5é")
+    learner = Learner(
+        CRNN(Architecture(), charset.num_classes), charset, Preprocessing(), load_config("tiny"), [], [], Ranks()
+    )
+    labels = ["abba", "5", "aabb5é"]
+    encoded = [torch.tensor(charset.encode(label), dtype=torch.int32) for label in labels]
+    batch = Batch(
+        images=torch.empty(3, 1, 32, 0),
+        lengths=torch.tensor([12, 9, 11]),
+        targets=torch.nn.utils.rnn.pad_sequence(encoded, batch_first=True),
+        target_lengths=torch.tensor([4, 1, 6]),
+        columns=torch.empty(0),
+        fold_case=torch.tensor([fold, fold, False]),
+        labels=labels,
+        paths=[],
+    )
+    logits = torch.randn(3, 12, charset.num_classes)
+
+    def textbook(logits):
+        whole = logits.log_softmax(-1)
+        either = whole.clone()
+        for letter in "abAB":
+            either[..., charset.index(letter)] = torch.logaddexp(
+                whole[..., charset.index(letter)], whole[..., charset.index(letter.swapcase())]
+            )
+        chosen = torch.where(batch.fold_case[:, None, None], either, whole)
+        losses = torch.nn.functional.ctc_loss(
+            chosen.transpose(0, 1), torch.cat(encoded).long(), batch.lengths, batch.target_lengths, reduction="none"
+        )
+        return losses / batch.target_lengths
+
+    own = logits.clone().requires_grad_()
+    losses = learner.ctc(own, batch)
+    assert torch.allclose(losses, textbook(logits), atol=1e-5)
+    losses.sum().backward()
+    for _ in range(5):
+        way = torch.randn_like(logits) / 50
+        with torch.no_grad():
+            change = learner.ctc(logits + way, batch).sum() - learner.ctc(logits - way, batch).sum()
+        assert (own.grad * way).sum().item() == pytest.approx(change.item() / 2, abs=2e-4)
 
 
 def test_samples_that_give_no_number_are_named(folder, tmp_path, monkeypatch):

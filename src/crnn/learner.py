@@ -69,8 +69,11 @@ class Learner(LightningModule):
         if not any(weights.requires_grad for weights in model.parameters()):
             raise ConfigError("freeze names every part of the network: nothing is left to train")
         self.train()
-        upper = [c for c in charset.characters if c.lower() != c and c.lower() in charset]
-        self._cases = ([charset.index(c) for c in upper], [charset.index(c.lower()) for c in upper])
+        other = torch.arange(charset.num_classes)
+        for upper, lower in ((c, c.lower()) for c in charset.characters if c.lower() != c and c.lower() in charset):
+            other[charset.index(upper)], other[charset.index(lower)] = charset.index(lower), charset.index(upper)
+        self.other_case: Tensor  # class of each letter in the other case
+        self.register_buffer("other_case", other, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.model(images.contiguous(memory_format=torch.channels_last))
@@ -88,7 +91,7 @@ class Learner(LightningModule):
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         self.last = batch
-        logits = self(batch.images).float()
+        logits = self(batch.images)
         loss = self.losses(logits, batch).mean()
         if not torch.isfinite(loss):
             raise DataError(self._complaint(logits, batch))
@@ -101,30 +104,35 @@ class Learner(LightningModule):
         """What the mean is taken of: while columns are learnt, of each known column; then of each crop."""
         if self.global_step < self.config.column_steps:
             return functional.cross_entropy(
-                logits.flatten(0, 1), batch.columns.flatten(), ignore_index=NO_TARGET, reduction="none"
+                logits.float().flatten(0, 1), batch.columns.flatten(), ignore_index=NO_TARGET, reduction="none"
             )[batch.columns.flatten() != NO_TARGET]
         return self.ctc(logits, batch)
 
     def ctc(self, logits: Tensor, batch: Batch) -> Tensor:
         """(N,) CTC loss per label character of each crop."""
-        log_probs = logits.log_softmax(-1)
-        if batch.fold_case.any() and self._cases[0]:
+        classes = functional.pad(batch.targets.long(), (1, 0), value=BLANK)  # (N, 1 + L): all that CTC asks for
+        lengths, target_lengths = batch.lengths.to(logits.device), batch.target_lengths.to(logits.device)
+
+        def picked(numbers: Tensor) -> Tensor:
+            return logits.gather(-1, numbers[:, None].expand(-1, logits.shape[1], -1)).float()
+
+        own = picked(classes)  # (N, T, 1 + L)
+        if batch.fold_case.any():
             # Labels of one case only: either form of a letter is right.
-            upper, lower = self._cases
-            either = torch.logaddexp(log_probs[..., upper], log_probs[..., lower])
-            folded = log_probs.clone()
-            folded[..., upper] = either
-            folded[..., lower] = either
-            log_probs = torch.where(batch.fold_case[:, None, None], folded, log_probs)
-        losses = functional.ctc_loss(
-            log_probs.transpose(0, 1),
-            batch.targets.long(),
-            batch.lengths,
-            batch.target_lengths,
-            blank=0,
-            reduction="none",
+            other = self.other_case[classes]
+            either = batch.fold_case.to(logits.device)[:, None] & (other != classes)
+            own = torch.where(either[:, None], torch.logaddexp(own, picked(other)), own)
+        # The loss among these classes alone, and how small a part they are of all. With thousands of classes, what
+        # log_softmax and ctc_loss do to all of them takes a third of a step. On a CPU one crop stays in the cache.
+        at_once = 1 if logits.device.type == "cpu" else len(logits)
+        whole = torch.cat([some.float().logsumexp(-1) for some in logits.split(at_once)])  # (N, T)
+        inside = torch.arange(logits.shape[1], device=logits.device) < lengths[:, None]
+        outside = ((whole - own.logsumexp(-1)) * inside).sum(1)
+        numbers = (classes[:, :, None] == classes[:, None]).int().argmax(-1)  # equal characters have one
+        among = functional.ctc_loss(
+            own.log_softmax(-1).transpose(0, 1), numbers[:, 1:], lengths, target_lengths, reduction="none"
         )
-        return losses / batch.target_lengths.clamp(min=1)
+        return (among + outside) / target_lengths.clamp(min=1)
 
     def _complaint(self, logits: Tensor, batch: Batch) -> str:
         """Why the loss is no number: the weights, or which samples."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 from typing import Any
@@ -30,6 +31,18 @@ def describe() -> dict[str, Any]:
         "system": platform.system(),
         "python": platform.python_version(),
     }
+
+
+def keep_memory() -> None:
+    """Memory that is freed stays with this process for what it asks for next.
+
+    glibc gives large blocks back to the system, which clears every page before it gives it out again: a quarter of the
+    time that a training step takes on a CPU. Elsewhere nothing changes.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(-4, 0)  # M_MMAP_MAX: no block has pages of its own
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: nor are free ones at the end given back
 
 
 def unique() -> str:

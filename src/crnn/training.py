@@ -35,6 +35,7 @@ from crnn.errors import ConfigError, CrnnError, DataError
 from crnn.image import Preprocessing
 from crnn.journal import Journal, write_page
 from crnn.learner import Learner, Shown, read_shown, read_source
+from crnn.machine import keep_memory
 from crnn.memory import advice, is_full
 from crnn.model import CRNN, STRIDE
 from crnn.optimiser import growth
@@ -408,8 +409,9 @@ def _precision(wanted: str) -> Any:
 
 
 def _tune_cpu() -> None:
-    """Batches of many widths: keep the kernels made for each shape instead of making them anew."""
+    """Batches of many widths: keep the kernels made for each shape, and the memory, instead of getting them anew."""
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
+    keep_memory()
 
 
 @contextlib.contextmanager

@@ -22,6 +22,7 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
 from crnn import ctc
@@ -56,8 +57,8 @@ class Part:
 
 @dataclass
 class Batch:
-    """images (N, C, H, W) float32; lengths (N,) timesteps of each crop; targets: the classes of all labels one after
-    the other, int32; target_lengths (N,); columns (N, T) class under each column, NO_TARGET where nobody knows;
+    """images (N, C, H, W) float32; lengths (N,) timesteps of each crop; targets (N, L) int32 classes of each label and
+    blanks behind them; target_lengths (N,); columns (N, T) class under each column, NO_TARGET where nobody knows;
     fold_case (N,) bool."""
 
     images: torch.Tensor
@@ -221,7 +222,7 @@ def collate(items: Sequence[_Item], charset: Charset, preprocessing: Preprocessi
     return Batch(
         images=torch.from_numpy(stack([item.crop for item in items], width)),
         lengths=torch.tensor([timesteps(item.crop.shape[1], stride) for item in items]),
-        targets=torch.tensor([c for classes in encoded for c in classes], dtype=torch.int32),
+        targets=pad_sequence([torch.tensor(classes, dtype=torch.int32) for classes in encoded], batch_first=True),
         target_lengths=torch.tensor([len(classes) for classes in encoded]),
         columns=torch.from_numpy(columns),
         fold_case=torch.tensor([item.fold_case for item in items]),
