@@ -5,13 +5,16 @@
 #   runs/zh.sh DATA [RUN]      resumes when called again
 #
 # Where there is a GPU, ten more minutes on it follow, from a pool of crops in its memory: docs/experiments.md says what
-# they brought. The published model had more steps before, in several parts.
+# they brought. The published model had more steps before and behind them, in several parts.
 #
 # DATA holds text/chi_sim.training_text.txt, NAME_train.zip of the four sources of real English words below, and the
 # Debian packages of the faces: apt-get install --no-install-recommends $(cat fonts-chinese.txt fonts-latin.txt).
 # FONTS: a folder of more faces; the published model had those of the npm packages
 # @expo-google-fonts/{ma-shan-zheng,liu-jian-mao-cao,zhi-mang-xing,zcool-xiaowei,zcool-kuaile,zcool-qingke-huangyou,
-# noto-sans-sc,noto-serif-sc}. What the texts need says runs/chinese.py.
+# noto-sans-sc,noto-serif-sc}; in its last part of Noto's three weights each, and one face of each of Debian's
+# fonts-{cns11643-kai,cns11643-sung,seto,ipafont-gothic,ipafont-mincho,ipamj-mincho,vlgothic,migmix,horai-umefont,
+# motoya-l-cedar,motoya-l-maruberi,oradano-mincho-gsrr,dotgothic16,morisawa-bizud-mincho,cwtex-fs,cwtex-ming,
+# kouzan-mouhitsu}. What the texts need says runs/chinese.py.
 set -euo pipefail
 data=$(realpath "${1:?usage: runs/zh.sh DATA [RUN]}")
 run=${2:-runs/out/zh}
@@ -49,7 +52,7 @@ text = 0.07, punctuated = 0.03 }"
 rendered all 5000 valid "$mix" "" "${unseen[@]}"
 rendered document 2500 valid "$mix" "{ document = 1.0 }" "${unseen[@]}"
 rendered running 2500 running "{ text = 1.0 }" "{ document = 1.0 }" "${unseen[@]}"
-rendered calibration 600 train "$mix" "" "${fonts[@]}"
+rendered calibration 1800 train "$mix" "" "${fonts[@]}"  # of fewer, three words decide whether int8 is as good
 
 {
     echo "train = ["
