@@ -70,8 +70,9 @@ class Learner(LightningModule):
             raise ConfigError("freeze names every part of the network: nothing is left to train")
         self.train()
         other = torch.arange(charset.num_classes)
-        for upper, lower in ((c, c.lower()) for c in charset.characters if c.lower() != c and c.lower() in charset):
-            other[charset.index(upper)], other[charset.index(lower)] = charset.index(lower), charset.index(upper)
+        for upper, lower in ((c, c.lower()) for c in charset.characters):
+            if upper != lower and lower in charset and lower.upper() == upper:  # not the sign of kelvins
+                other[charset.index(upper)], other[charset.index(lower)] = charset.index(lower), charset.index(upper)
         self.other_case: Tensor  # class of each letter in the other case
         self.register_buffer("other_case", other, persistent=False)
 
