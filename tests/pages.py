@@ -61,7 +61,10 @@ def blank(width: int = 1240, height: int = 1754, paper: int = 255) -> Drawn:
     return Drawn(np.full((height, width, 3), paper, np.uint8))
 
 
-def write(page: Drawn, text: str, at: tuple[int, int], size: int = 26, font: Path = REGULAR, colour: int = 20) -> int:
+def write(
+    page: Drawn, text: str, at: tuple[int, int], size: int = 26, font: Path = REGULAR,
+    colour: int | tuple[int, int, int] = 20,
+) -> int:  # fmt: skip
     """Draw one line; the width of it. Chinese characters come from the Chinese face."""
     picture = Image.fromarray(page.pixels)
     draw = ImageDraw.Draw(picture)
@@ -69,7 +72,7 @@ def write(page: Drawn, text: str, at: tuple[int, int], size: int = 26, font: Pat
     for run, face in _runs(text, font):
         drawn = ImageFont.truetype(str(face), size)
         boxes.append(draw.textbbox((x, at[1]), run, font=drawn, anchor="ls"))
-        draw.text((x, at[1]), run, font=drawn, fill=(colour,) * 3, anchor="ls")
+        draw.text((x, at[1]), run, font=drawn, fill=colour if isinstance(colour, tuple) else (colour,) * 3, anchor="ls")
         x += drawn.getlength(run)
     page.pixels = np.asarray(picture).copy()
     lefts, tops, rights, bottoms = zip(*boxes, strict=True)
@@ -200,6 +203,23 @@ def scanned(page: Drawn, seed: int = 0) -> Drawn:
     return Drawn(np.clip(pixels, 0, 255).astype(np.uint8), page.lines)
 
 
+def terminal() -> Drawn:
+    """Light text on black, and text that is hardly lighter than black but blue, red or purple."""
+    page = blank(900, 500, 0)
+    for row, (text, colour) in enumerate(
+        (
+            ("The survey of the harbour, sheet 17", (230, 230, 230)),
+            ("boots, instruments and lanterns", (0, 0, 238)),
+            ("the chart of 1801 cannot be opened", (150, 0, 0)),
+            ("old poles, ropes and shillings", (0, 0, 170)),
+            ("figures agreed within a foot", (160, 0, 160)),
+            ("16 files, 4 folders", (0, 205, 0)),
+        )
+    ):
+        write(page, text, (30, 60 + 70 * row), 22, MONO, colour)
+    return page
+
+
 def found(page: Drawn, boxes: Sequence[Sequence[float]], least: float = 0.6) -> float:
     """Part of the lines for which one of the boxes overlaps them and no other: intersection over union."""
     hits = 0
@@ -218,4 +238,5 @@ ALL = {
     "english": english, "two columns": two_columns, "chinese": chinese, "mixed": mixed, "table": table,
     "table without rules": lambda: table(False), "rotated 3°": lambda: rotated(english(), 3),
     "noisy scan": lambda: scanned(english()), "screenshot": screenshot,
+    "terminal": terminal,
 }  # fmt: skip

@@ -143,6 +143,21 @@ def test_a_line_set_closely_is_read_and_its_characters_are_where_they_are(chines
     assert np.abs(found[:, 1::2] - places[:, 1::2]).max() <= 3
 
 
+@pytest.mark.parametrize(
+    "ink, ground", [((255, 0, 0), (0, 130, 0)), ((60, 60, 255), (170, 50, 20)), ((200, 90, 0), (0, 155, 190))]
+)
+def test_text_that_stands_out_by_its_colour_alone_is_read_and_its_characters_are_where_they_are(english, ink, ground):
+    drawing = draw("Station", find_faces([HERE / "fonts"], Charset(ENGLISH))[0], 36)
+    cover = drawing.mask[..., np.newaxis] / 255
+    plain, coloured = (
+        english.read(np.rint(cover * of_ink + (1 - cover) * of_ground).astype(np.uint8))
+        for of_ink, of_ground in (((0, 0, 0), (255, 255, 255)), (ink, ground))
+    )
+    assert coloured.text == plain.text == "Station"
+    for character, expected in zip(coloured.characters, plain.characters, strict=True):
+        assert np.abs(np.subtract(character.box, expected.box)).max() <= 6
+
+
 @pytest.mark.parametrize("size", [(30, 80), (80, 30), (600, 200), (2000, 40), (40, 600), (14, 30)])
 def test_a_doubtful_crop_of_any_shape_is_seen_in_views_not_much_larger_than_itself(monkeypatch, english, size):
     seen = []

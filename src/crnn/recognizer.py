@@ -22,7 +22,7 @@ from crnn.errors import CharsetError, CrnnError, ImageError, ModelError
 from crnn.image import ImageSource, Preprocessing
 from crnn.marks import WIDE, kept, typeset
 from crnn.runtime import Engine, open_engine
-from crnn.turning import LEAST, LONG, TALL, View, aslant_and_bent, closer, running_up_and_down, small
+from crnn.turning import LEAST, LONG, TALL, View, aslant_and_bent, by_colour, closer, running_up_and_down, small
 
 BATCH = 64  # crops that the network sees at a time,
 BATCH_PIXELS = BATCH * 256  # and columns of pixels, so that long lines do not multiply the memory
@@ -173,9 +173,10 @@ class Recognizer:
     def read_crops(self, crops: Sequence[Crop], characters: bool = True, beside: bool = False) -> list[Line]:
         """The second half: the answers are those of `read`, in the order of the crops, whatever their neighbours.
 
-        A tall crop is also read turned. One that is doubtful is read in other views, and the surest of them decides: a
-        short crop as if its text ran aslant or on an arc, where that takes away half of the doubt, a long or small one
-        cut more closely and stretched, where it takes away a seventh.
+        A tall crop is also read turned. One that is doubtful is read in other views, and the surest of them decides:
+        one whose colours hardly differ in grey as they differ most, a long or small one cut more closely and stretched,
+        where that takes away a seventh of the doubt; a short one as if its text ran aslant or on an arc, where it takes
+        away half.
         `beside`: other threads read at the same time (see `Engine.run`).
         """
         return self._read_crops(crops, characters, beside, map)
@@ -201,6 +202,8 @@ class Recognizer:
 
         wholes = [(i, crop.whole) for i, crop in enumerate(crops) if crop.whole is not None]
         look([(i, view) for i, whole in wholes if _tall(crops[i]) for view in running_up_and_down(whole)], 0.0)
+        unsure = [(i, whole) for i, whole in wholes if _doubtful(crops[i], readings[i])]
+        look([(i, view) for i, whole in unsure for view in by_colour(whole)], 0.15)
         doubtful = [(i, whole) for i, whole in wholes if _doubtful(crops[i], readings[i])]
         compact = [(i, whole) for i, whole in doubtful if _compact(crops[i])]
         look([(i, view) for i, whole in compact for view in aslant_and_bent(whole)], 0.5)  # which text seldom is

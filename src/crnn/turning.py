@@ -1,9 +1,9 @@
-"""Text that does not run level, or is small: the views of a crop in which a network sees more of it.
+"""Text that does not run level, is small, or differs in colour alone: the views of a crop in which a network sees more.
 
 A network of 32 rows sees little of a word that climbs through a crop as high as wide or lies on an arc, and nothing of
 one that runs down it. Turned, levelled or unrolled, and cut to the strip in which such a line lies, the same pixels
 make a level line of full height. A level line can still be cut more closely, or stretched so that each character has
-more columns.
+more columns. And red on a green as dark as it is hardly there in grey.
 """
 
 from __future__ import annotations
@@ -34,6 +34,9 @@ _LEVEL_LEAST, _ARC_LEAST = 3, 4  # characters; fewer hardly show how they run
 _LONGER, _HIGHER = 1.2, 1.2  # than the arc: of one that lies a little otherwise no letter is to be cut off
 _ROWS, _LINE_ROWS = 96, 48  # of the shorter side, of a line's height: more would only fill memory
 _LITTLE_WIDER, _MARGIN = 1.15, 0.06  # of a level line; the part of its height that is cut off above and below
+_COLOURFUL = 3.0  # the spread of a crop's colours over that of its greys; 1.7 where it is grey
+_SPREAD = 60.0  # grey levels, of colours made grey: letters that cover a fifth stand 150 from their ground
+_GREY = np.array([0.299, 0.587, 0.114], np.float32)  # what red, green and blue add to a grey
 
 Points: TypeAlias = NDArray[np.float64]  # (..., 2): x, y
 Coordinates: TypeAlias = NDArray[np.float64]
@@ -80,6 +83,21 @@ def running_up_and_down(crop: Image) -> Iterator[View]:
     height, width = crop.shape[:2]
     yield View(np.ascontiguousarray(np.rot90(crop, 1)), _affine(np.array([[0, -1, width], [1, 0, 0]], np.float64)))
     yield View(np.ascontiguousarray(np.rot90(crop, 3)), _affine(np.array([[0, 1, 0], [-1, 0, height]], np.float64)))
+
+
+def by_colour(crop: Image) -> Iterator[View]:
+    """Where colours differ far more than their greys: grey along the axis on which they differ most, what there is more
+    of, mostly the ground, the lighter."""
+    colours = crop.reshape(-1, 3).astype(np.float32)
+    colours -= colours.mean(0)
+    spreads, axes = np.linalg.eigh(colours.T @ colours / np.float32(len(colours)))
+    spread = float(np.sqrt(max(0.0, spreads[-1])))
+    if spread <= _COLOURFUL * float((colours @ _GREY).std()):
+        return
+    along = colours @ axes[:, -1]
+    lighter = 1.0 if float(np.median(along)) >= 0 else -1.0
+    grey = np.clip(128 + along * np.float32(lighter * _SPREAD / spread), 0, 255).astype(np.uint8)
+    yield View(np.repeat(grey.reshape(*crop.shape[:2], 1), 3, 2), _affine(np.eye(2, 3)))
 
 
 def closer(crop: Image) -> Iterator[View]:

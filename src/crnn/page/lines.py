@@ -28,6 +28,7 @@ Groups = NDArray[np.int32]  # (n,) the number of the group that each thing is in
 
 _SKEW_SIDE, _SKEW_POINTS = 1200, 20_000  # the size at which the skew is measured, and by how many pixels of ink
 _NOISY = 16.0  # contrast of bare paper
+_DARK = 80  # grey of the paper up to which a page is a dark one
 _FAINT, _STRONG = 38, 140  # limits of the contrast, of 255, from which on a pixel is ink
 
 
@@ -55,15 +56,13 @@ def find(pixels: Image) -> Finding:
     rows, columns = pixels.shape[:2]
     scale = min(1.0, (WORK_PIXELS / (rows * columns)) ** 0.5)
     if scale < 1:
-        small = cv2.resize(pixels, (round(columns * scale), round(rows * scale)), interpolation=cv2.INTER_AREA)
+        size = (round(columns * scale), round(rows * scale))
+        small = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
     else:
         small = pixels
-    grey = np.asarray(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), np.uint8)
-    angle = skew(grey)
+    angle = skew(_grey(small))
     straight, back = straighten(small, angle)
-    if angle:
-        grey = np.asarray(cv2.cvtColor(straight, cv2.COLOR_RGB2GRAY), np.uint8)
-    boxes, owner, vertical = _search(ink(grey))
+    boxes, owner, vertical = _search(_drawn(straight))
     whole = straighten(pixels, angle)[0] if scale < 1 else straight
     lines = []
     for number, box in enumerate(boxes.tolist(), 1):
@@ -71,6 +70,21 @@ def find(pixels: Image) -> Finding:
         corners, outer = (_corners(each) @ back.T / scale for each in (box, frame))
         lines.append(FoundLine(corners, (box[0], box[1], box[2], box[3]), crop, outer))
     return Finding(lines, vertical, angle)
+
+
+def _grey(pixels: Image) -> Grey:
+    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), np.uint8)
+
+
+def _drawn(pixels: Image) -> Grey:
+    """Ink of a page by its greys; of a dark one by its brightest channels, too: dark blue or red on black is hardly
+    lighter, but far more blue or red."""
+    grey = _grey(pixels)
+    mask = ink(grey)
+    if np.median(grey) > _DARK:
+        return mask
+    brightest = np.asarray(pixels.max(2), np.uint8)
+    return np.maximum(mask, ink(brightest)) if int(cv2.subtract(brightest, grey).max()) > _FAINT else mask
 
 
 def _corners(box: Sequence[float]) -> NDArray[np.float64]:
