@@ -129,11 +129,12 @@ def test_a_savedmodel_reads_what_the_model_reads(folder, tmp_path):
     rng = np.random.default_rng(5)
     sizes = ((32, 90), (64, 300), (20, 50), (32, 33))
     images = [rng.integers(0, 256, (rows, columns, 3)).astype(np.uint8) for rows, columns in sizes]
-    encoded = [cv2.imencode(".png", each)[1].tobytes() for each in images]
+    clear = rng.integers(0, 256, (32, 60, 4)) // np.array([2, 2, 2, 4]) + np.array([128, 128, 128, 0])  # and light
+    encoded = [cv2.imencode(".png", each)[1].tobytes() for each in (*images, clear.astype(np.uint8))]
     outputs = signatures["bytes"](image_bytes=tf.constant([*encoded, cv2.imencode(".bmp", images[0])[1].tobytes()]))
     lines = [reader.read(data) for data in (*encoded, encoded[0])]
     # The resized ones may be a level of grey apart; what noise says then is not a question of parity.
-    for i in (0, 3, 4):
+    for i in (0, 3, 4, 5):
         assert outputs["strings"].numpy()[i].decode() == lines[i].text
         assert outputs["confidences"].numpy()[i] == pytest.approx(lines[i].confidence, rel=0.02, abs=1e-6)
 

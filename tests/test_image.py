@@ -81,6 +81,17 @@ def test_alpha_is_laid_over_white(mode, kind):
     assert found[0].tolist() == [[255] * 3, [127] * 3]
 
 
+@pytest.mark.parametrize("kind", ["PNG", "array", "PIL"])
+def test_light_drawings_on_nothing_are_laid_over_black_and_light_pictures_over_white(kind):
+    for drawn, ground in ((1, 0), (3, 255)):
+        pil = Image.new("RGBA", (4, 1), (0, 0, 0, 0))
+        for x in range(drawn):
+            pil.putpixel((x, 0), (255, 240, 0, 255))
+        source = {"array": np.asarray(pil), "PIL": pil}.get(kind)
+        found = image.load(encode(pil, kind) if source is None else source)
+        assert found[0].tolist() == [[255, 240, 0]] * drawn + [[ground] * 3] * (4 - drawn)
+
+
 def test_palette_with_a_transparent_colour_is_laid_over_white():
     pil = Image.new("P", (2, 1))
     pil.putpalette([9, 9, 9, *RED])

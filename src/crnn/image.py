@@ -31,6 +31,7 @@ SUFFIXES = (
     *(".gif", ".jp2", ".avif", ".ppm", ".pgm", ".pbm", ".pnm"),
 )
 MAX_PIXELS = 100_000_000
+LIGHT = 160  # of red, green and blue on average, of 255: what is drawn in such colours can hardly be seen on white
 
 _AS_RGB = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION  # one pass less; a JPEG has no alpha and eight bits
 _JPEG_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")  # in entropy-coded data FF00 is a byte, D0-D7 are restarts
@@ -71,7 +72,8 @@ class Preprocessing:
 
 
 def load(source: ImageSource, name: str | None = None, max_pixels: int = MAX_PIXELS) -> Image:
-    """Any image as RGB, uint8 (height, width, 3), upright, alpha over white; of several frames the first.
+    """Any image as RGB, uint8 (height, width, 3), upright, alpha over white (light drawings on nothing over black); of
+    several frames the first.
 
     `source` is a path, encoded bytes, a PIL image or an array: (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA of
     uint8, uint16, bool or floats from 0 to 1. ImageError says what is wrong, calling the image by `name` (its path).
@@ -351,10 +353,16 @@ def _to_rgb(pixels: NDArray[Any], name: str) -> Image:
     pixels = _to_uint8(pixels, name)
     if pixels.ndim == 2 or pixels.shape[2] == 1:
         return np.repeat(pixels.reshape(*pixels.shape[:2], 1), 3, axis=2)
-    if pixels.shape[2] == 4:
-        alpha = pixels[:, :, 3:].astype(np.uint16)
-        return ((pixels[:, :, :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
-    return np.ascontiguousarray(pixels)
+    return _opaque(pixels) if pixels.shape[2] == 4 else np.ascontiguousarray(pixels)
+
+
+def _opaque(pixels: Image) -> Image:
+    """RGBA → RGB: over white, or over black if most is clear and what is drawn is light, made for a dark ground."""
+    alpha = pixels[:, :, 3:].astype(np.uint16)
+    colours = pixels[:, :, :3] * alpha  # times alpha
+    light = int(colours.sum(dtype=np.uint64)) > 3 * LIGHT * int(alpha.sum(dtype=np.uint64))
+    ground = np.uint16(0 if light and alpha.mean() < 128 else 255)
+    return ((colours + ground * (255 - alpha) + 127) // 255).astype(np.uint8)
 
 
 def _to_uint8(pixels: NDArray[Any], name: str) -> Image:

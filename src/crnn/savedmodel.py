@@ -31,7 +31,7 @@ from crnn.decoding import Decoder
 from crnn.document import Line
 from crnn.errors import ConfigError, ModelError
 from crnn.export import drawn_crops, rounded
-from crnn.image import Image, Preprocessing, bucket, prepare, stack, timesteps
+from crnn.image import LIGHT, Image, Preprocessing, bucket, prepare, stack, timesteps
 from crnn.model import CRNN, Residual
 from crnn.runtime import Engine, open_engine
 
@@ -192,7 +192,7 @@ class _Graph(tf.Module):
         is_bmp = tf.equal(tf.strings.substr(data, 0, 2), b"BM")
         pixels = tf.case(
             [
-                (is_png, lambda: self._over_white(tf.io.decode_png(data, 4))),
+                (is_png, lambda: self._opaque(tf.io.decode_png(data, 4))),
                 (is_bmp, lambda: tf.cast(tf.io.decode_image(data, 3, expand_animations=False), tf.int32)),
             ],
             lambda: tf.cast(tf.io.decode_jpeg(data, 3, dct_method="INTEGER_ACCURATE"), tf.int32),
@@ -210,11 +210,15 @@ class _Graph(tf.Module):
         )
         return tf.round(resized)
 
-    def _over_white(self, pixels: Any) -> Any:
-        """RGBA → RGB as int32."""
+    def _opaque(self, pixels: Any) -> Any:
+        """RGBA → RGB as int32, as `crnn.image.load` does it."""
         values = tf.cast(pixels, tf.int32)
         alpha = values[..., 3:]
-        return (values[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255
+        colours = values[..., :3] * alpha
+        drawn, covered = (tf.reduce_sum(tf.cast(each, tf.int64)) for each in (colours, alpha))
+        clear = covered < 128 * tf.size(alpha, tf.int64)
+        ground = tf.where(tf.logical_and(drawn > 3 * LIGHT * covered, clear), 0, 255)
+        return (colours + ground * (255 - alpha) + 127) // 255
 
     def _logits(self, levels: Any) -> Any:
         """Levels (N, height, W, channels), padded as `crnn.image.bucket` says → logits (N, T, classes)."""
