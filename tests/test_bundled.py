@@ -76,6 +76,23 @@ def test_text_that_runs_up_or_down_is_read_and_its_characters_are_where_they_are
                 assert character.box == (height - bottom, left, height - top, right)
 
 
+@pytest.mark.parametrize("name", ["test_01.jpg", "test_02.jpg", "test_03.jpg"])
+def test_text_upside_down_is_read_and_its_characters_are_where_they_are(english, name):
+    upright = load(EXAMPLES / name)
+    height, width = upright.shape[:2]
+    known, line = english.read(upright), english.read(np.ascontiguousarray(upright[::-1, ::-1]))
+    assert line.text == known.text
+    for character, expected in zip(line.characters, known.characters, strict=True):
+        left, top, right, bottom = expected.box
+        assert character.box == (width - right, height - bottom, width - left, height - top)
+
+
+def test_what_reads_well_either_way_is_read_as_it_lies(english):
+    drawing = draw("96", find_faces([HERE / "fonts"], Charset(ENGLISH))[0], 36)
+    assert english.read(255 - drawing.mask).text == "96"
+    assert english.read(np.ascontiguousarray(255 - drawing.mask[::-1, ::-1])).text == "96"
+
+
 def seen_otherwise(english, matrix, size):
     """The word of test_02 after an affine map is read as before, and its characters are where they are."""
     level = load(EXAMPLES / "test_02.jpg")

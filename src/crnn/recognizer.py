@@ -22,7 +22,18 @@ from crnn.errors import CharsetError, CrnnError, ImageError, ModelError
 from crnn.image import ImageSource, Preprocessing
 from crnn.marks import WIDE, kept, typeset
 from crnn.runtime import Engine, open_engine
-from crnn.turning import LEAST, LONG, TALL, View, aslant_and_bent, by_colour, closer, running_up_and_down, small
+from crnn.turning import (
+    LEAST,
+    LONG,
+    TALL,
+    View,
+    aslant_and_bent,
+    by_colour,
+    closer,
+    running_up_and_down,
+    small,
+    upside_down,
+)
 
 BATCH = 64  # crops that the network sees at a time,
 BATCH_PIXELS = BATCH * 256  # and columns of pixels, so that long lines do not multiply the memory
@@ -176,7 +187,7 @@ class Recognizer:
         A tall crop is also read turned. One that is doubtful is read in other views, and the surest of them decides:
         one whose colours hardly differ in grey as they differ most, a long or small one cut more closely and stretched,
         where that takes away a seventh of the doubt; a short one as if its text ran aslant or on an arc, where it takes
-        away half.
+        away half; what is doubtful still, upside down, where hardly any doubt is left.
         `beside`: other threads read at the same time (see `Engine.run`).
         """
         return self._read_crops(crops, characters, beside, map)
@@ -200,15 +211,19 @@ class Recognizer:
                         onward[i], surest[i] = view, sure
                 views = [(i, further) for i, view in onward.items() for further in view.further()]
 
+        def doubtful() -> list[tuple[int, image.Image]]:
+            return [(i, whole) for i, whole in wholes if _doubtful(crops[i], readings[i])]
+
         wholes = [(i, crop.whole) for i, crop in enumerate(crops) if crop.whole is not None]
         look([(i, view) for i, whole in wholes if _tall(crops[i]) for view in running_up_and_down(whole)], 0.0)
-        unsure = [(i, whole) for i, whole in wholes if _doubtful(crops[i], readings[i])]
-        look([(i, view) for i, whole in unsure for view in by_colour(whole)], 0.15)
-        doubtful = [(i, whole) for i, whole in wholes if _doubtful(crops[i], readings[i])]
-        compact = [(i, whole) for i, whole in doubtful if _compact(crops[i])]
+        look([(i, view) for i, whole in doubtful() for view in by_colour(whole)], 0.15)
+        unsure = doubtful()
+        compact = [(i, whole) for i, whole in unsure if _compact(crops[i])]
         look([(i, view) for i, whole in compact for view in aslant_and_bent(whole)], 0.5)  # which text seldom is
-        level = [(i, whole) for i, whole in doubtful if not _compact(crops[i]) and not _tall(crops[i])]
+        level = [(i, whole) for i, whole in unsure if not _compact(crops[i]) and not _tall(crops[i])]
         look([(i, view) for i, whole in level for view in closer(whole)], 0.15)
+        lying = [(i, whole) for i, whole in doubtful() if not _tall(crops[i])]
+        look([(i, view) for i, whole in lying for view in upside_down(whole)], 0.8)
         return [reading.line for reading in readings]
 
     def _seen(self, view: View, path: str | None) -> Crop:

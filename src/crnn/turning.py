@@ -31,6 +31,7 @@ _WIDER = 1.5
 _TURN = 30.0  # degrees
 _ARC, _OTHER_ARCS = 45.0, (60.0, 80.0, 120.0)  # degrees, half of what the arc spans
 _LEVEL_LEAST, _ARC_LEAST = 3, 4  # characters; fewer hardly show how they run
+_TURNED_LEAST = 3  # characters; a doubtful 6 is not to be a 9
 _LONGER, _HIGHER = 1.2, 1.2  # than the arc: of one that lies a little otherwise no letter is to be cut off
 _ROWS, _LINE_ROWS = 96, 48  # of the shorter side, of a line's height: more would only fill memory
 _LITTLE_WIDER, _MARGIN = 1.15, 0.06  # of a level line; the part of its height that is cut off above and below
@@ -83,6 +84,12 @@ def running_up_and_down(crop: Image) -> Iterator[View]:
     height, width = crop.shape[:2]
     yield View(np.ascontiguousarray(np.rot90(crop, 1)), _affine(np.array([[0, -1, width], [1, 0, 0]], np.float64)))
     yield View(np.ascontiguousarray(np.rot90(crop, 3)), _affine(np.array([[0, 1, 0], [-1, 0, height]], np.float64)))
+
+
+def upside_down(crop: Image) -> Iterator[View]:
+    height, width = crop.shape[:2]
+    back = np.array([[-1, 0, width], [0, -1, height]], np.float64)
+    yield View(np.ascontiguousarray(crop[::-1, ::-1]), _affine(back), _TURNED_LEAST)
 
 
 def by_colour(crop: Image) -> Iterator[View]:
