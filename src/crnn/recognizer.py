@@ -40,7 +40,7 @@ BATCH_PIXELS = BATCH * 256  # and columns of pixels, so that long lines do not m
 READ_AHEAD = 512  # images of a group, which are sorted by width together;
 PART = 32  # of them a core prepares at a time, and fewer are not worth sharing
 GROUPS = 2  # are under way at a time, so that no core waits for the end of one
-UNSURE = 0.9  # of a character on average, below which a crop is also read in other views,
+UNSURE = 0.92  # of a character on average, below which a crop is also read in other views,
 UNSURE_LONG = 0.95  # and a long line, where one doubtful character counts less
 
 Each: TypeAlias = Callable[[Callable[..., Any], Iterable[Any]], Iterator[Any]]
@@ -222,8 +222,8 @@ class Recognizer:
         look([(i, view) for i, whole in compact for view in aslant_and_bent(whole)], 0.5)  # which text seldom is
         level = [(i, whole) for i, whole in unsure if not _compact(crops[i]) and not _tall(crops[i])]
         look([(i, view) for i, whole in level for view in closer(whole)], 0.15)
-        lying = [(i, whole) for i, whole in doubtful() if not _tall(crops[i])]
-        look([(i, view) for i, whole in lying for view in upside_down(whole)], 0.8)
+        lying = [(i, whole) for i, whole in unsure if not _tall(crops[i])]
+        look([(i, view) for i, whole in lying for view in upside_down(whole)], 0.9)
         return [reading.line for reading in readings]
 
     def _seen(self, view: View, path: str | None) -> Crop:
