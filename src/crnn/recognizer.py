@@ -187,7 +187,7 @@ class Recognizer:
         A tall crop is also read turned. One that is doubtful is read in other views, and the surest of them decides:
         one whose colours hardly differ in grey as they differ most, a long or small one cut more closely and stretched,
         where that takes away a seventh of the doubt; a short one as if its text ran aslant or on an arc, where it takes
-        away half; what is doubtful still, upside down, where hardly any doubt is left.
+        away half; any but a tall one upside down, where that leaves a tenth of the doubt.
         `beside`: other threads read at the same time (see `Engine.run`).
         """
         return self._read_crops(crops, characters, beside, map)
@@ -222,8 +222,7 @@ class Recognizer:
         look([(i, view) for i, whole in compact for view in aslant_and_bent(whole)], 0.5)  # which text seldom is
         level = [(i, whole) for i, whole in unsure if not _compact(crops[i]) and not _tall(crops[i])]
         look([(i, view) for i, whole in level for view in closer(whole)], 0.15)
-        lying = [(i, whole) for i, whole in unsure if not _tall(crops[i])]
-        look([(i, view) for i, whole in lying for view in upside_down(whole)], 0.9)
+        look([(i, view) for i, whole in unsure if not _tall(crops[i]) for view in upside_down(whole)], 0.9)
         return [reading.line for reading in readings]
 
     def _seen(self, view: View, path: str | None) -> Crop:

@@ -81,7 +81,7 @@ def _drawn(pixels: Image) -> Grey:
     lighter, but far more blue or red."""
     grey = _grey(pixels)
     mask = ink(grey)
-    if np.median(grey) > _DARK:
+    if np.median(grey[::4, ::4]) > _DARK:
         return mask
     brightest = np.asarray(pixels.max(2), np.uint8)
     return np.maximum(mask, ink(brightest)) if int(cv2.subtract(brightest, grey).max()) > _FAINT else mask
