@@ -175,6 +175,19 @@ def test_text_that_stands_out_by_its_colour_alone_is_read_and_its_characters_are
         assert np.abs(np.subtract(character.box, expected.box)).max() <= 6
 
 
+@pytest.mark.parametrize("room", [20, 40, 80])  # letters are about 26 pixels high
+@pytest.mark.parametrize("text", ["Station", "Order no. 45-831"])
+def test_text_with_much_room_around_it_is_read_and_its_characters_are_where_they_are(english, text, room):
+    drawing = draw(text, find_faces([HERE / "fonts"], Charset(ENGLISH))[0], 36)
+    closely, loosely = (
+        english.read(np.pad(240 - drawing.mask // 255 * 200, pad, constant_values=240)) for pad in (0, room)
+    )
+    assert loosely.text == closely.text == text
+    for character, expected in zip(loosely.characters, closely.characters, strict=True):
+        if character.text != " ":  # whose box is as high as what was looked at
+            assert np.abs(np.subtract(character.box, expected.box) - room).max() <= 8
+
+
 @pytest.mark.parametrize("size", [(30, 80), (80, 30), (600, 200), (2000, 40), (40, 600), (14, 30)])
 def test_a_doubtful_crop_of_any_shape_is_seen_in_views_not_much_larger_than_itself(monkeypatch, english, size):
     seen = []

@@ -35,6 +35,7 @@ _TURNED_LEAST = 3  # characters; a doubtful 6 is not to be a 9
 _LONGER, _HIGHER = 1.2, 1.2  # than the arc: of one that lies a little otherwise no letter is to be cut off
 _ROWS, _LINE_ROWS = 96, 48  # of the shorter side, of a line's height: more would only fill memory
 _LITTLE_WIDER, _MARGIN = 1.15, 0.06  # of a level line; the part of its height that is cut off above and below
+_DRAWN, _FILLED = 0.4, 0.7  # ink, of the greatest distance from the ground; of a crop's height that its line fills
 _COLOURFUL = 3.0  # the spread of a crop's colours over that of its greys; 1.7 where it is grey
 _SPREAD = 60.0  # grey levels, of colours made grey: letters that cover a fifth stand 150 from their ground
 _GREY = np.array([0.299, 0.587, 0.114], np.float32)  # what red, green and blue add to a grey
@@ -90,6 +91,22 @@ def upside_down(crop: Image) -> Iterator[View]:
     height, width = crop.shape[:2]
     back = np.array([[-1, 0, width], [0, -1, height]], np.float64)
     yield View(np.ascontiguousarray(crop[::-1, ::-1]), _affine(back), _TURNED_LEAST)
+
+
+def cut_out(crop: Image) -> Iterator[View]:
+    """A line with much plain ground around it, cut to its ink."""
+    height, width = crop.shape[:2]
+    grey = np.asarray(cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY), np.int16)
+    edges = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
+    away = np.abs(grey - np.int16(np.median(edges)))
+    drawn = away > _DRAWN * int(away.max())
+    rows, columns = np.flatnonzero(drawn.any(1)), np.flatnonzero(drawn.any(0))
+    if not len(rows) or (high := int(rows[-1] - rows[0]) + 1) > _FILLED * height or high < 6:
+        return
+    room = 1 + high // 6
+    top, bottom = max(0, int(rows[0]) - room), min(height, int(rows[-1]) + 1 + room)
+    left, right = max(0, int(columns[0]) - room), min(width, int(columns[-1]) + 1 + room)
+    yield View(crop[top:bottom, left:right], _affine(np.array([[1, 0, left], [0, 1, top]], np.float64)), 1)
 
 
 def by_colour(crop: Image) -> Iterator[View]:
