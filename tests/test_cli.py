@@ -39,6 +39,16 @@ def test_one_image_is_its_text(bar_model, folder):
     assert (done.stdout, done.stderr, done.returncode) == ("12\n", "", 0)
 
 
+def test_a_page_is_still_read_as_one_line_and_the_way_to_read_it_is_named(bar_model, tmp_path):
+    page = Path(__file__).parent.parent / "examples" / "test_pdf.png"
+    done = crnn("read", page, "--model", bar_model)
+    assert done.stderr == f"crnn: {page} has 12 lines or more, and read takes one: crnn read-page reads them all\n"
+    assert done.returncode == 0
+    word = tmp_path / "word.png"
+    Image.fromarray(bars.draw("12")).resize((256, 256)).save(word)
+    assert crnn("read", word, "--model", bar_model).stderr == ""
+
+
 def test_directory_is_path_and_text_a_line(bar_model, folder):
     done = crnn("read", folder, "--model", bar_model)
     assert done.stdout == f"{folder / '12.png'}\t12\n{folder / 'deep' / '345.jpg'}\t345\n"

@@ -25,6 +25,7 @@ from crnn.document import Line
 from crnn.errors import ConfigError, CrnnError
 
 _SHOWN = 200  # images that --show draws at most
+_PAGE_HEIGHT, _PAGE_ROWS = 100, 4  # pixels and lines; one word on a photograph may look like three
 
 
 @app.command()
@@ -95,8 +96,25 @@ def read(
                 pictures.append(draw(image.load(line.path), line))
         if show:
             save_sheet(show, pictures)
+        if alone and not failed and (rows := _rows(paths[0])) >= _PAGE_ROWS:
+            complain(f"{paths[0]} has {rows} lines or more, and read takes one: crnn read-page reads them all")
     if failed:
         raise typer.Exit(1)
+
+
+def _rows(path: Path) -> int:
+    """How many lines of text stand below each other in an image; 0 in one that is too low for a page."""
+    from crnn import image
+    from crnn.page.lines import find
+
+    pixels = image.load(path)
+    if pixels.shape[0] < _PAGE_HEIGHT:
+        return 0
+    rows, end = 0, -1.0
+    for left, top, right, bottom in sorted((line.box for line in find(pixels).lines), key=lambda box: box[1]):
+        if top >= end and right - left >= max(0.3 * pixels.shape[1], 2 * (bottom - top)):
+            rows, end = rows + 1, bottom
+    return rows
 
 
 def _read_all(images: list[str], output: str, as_json: bool, **options: Any) -> None:
