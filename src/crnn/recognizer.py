@@ -43,6 +43,7 @@ PART = 32  # of them a core prepares at a time, and fewer are not worth sharing
 GROUPS = 2  # are under way at a time, so that no core waits for the end of one
 UNSURE = 0.92  # of a character on average, below which a crop is also read in other views,
 UNSURE_LONG = 0.95  # and a long line, where one doubtful character counts less
+STRANGE = 0.85  # below which it is also read upside down
 
 Each: TypeAlias = Callable[[Callable[..., Any], Iterable[Any]], Iterator[Any]]
 """`map`, or that of threads."""
@@ -188,7 +189,7 @@ class Recognizer:
         A tall crop is also read turned. One that is doubtful is read in other views, and the surest of them decides:
         one whose colours hardly differ in grey as they differ most, a long or small one cut more closely and stretched,
         where that takes away a seventh of the doubt; one with much room around its line cut to it, where a third; a
-        short one as if its text ran aslant or on an arc, where half; any but a tall one upside down, where nine tenths.
+        short one as if its text ran aslant or on an arc, where half; a strange one upside down, where nine tenths.
         `beside`: other threads read at the same time (see `Engine.run`).
         """
         return self._read_crops(crops, characters, beside, map)
@@ -219,12 +220,13 @@ class Recognizer:
         look([(i, view) for i, whole in wholes if _tall(crops[i]) for view in running_up_and_down(whole)], 0.0)
         look([(i, view) for i, whole in doubtful() for view in by_colour(whole)], 0.15)
         unsure = doubtful()
+        strange = [(i, whole) for i, whole in unsure if readings[i].sure < STRANGE]
         compact = [(i, whole) for i, whole in unsure if _compact(crops[i])]
         look([(i, view) for i, whole in compact for view in aslant_and_bent(whole)], 0.5)  # which text seldom is
         level = [(i, whole) for i, whole in unsure if not _compact(crops[i]) and not _tall(crops[i])]
         look([(i, view) for i, whole in level for view in closer(whole)], 0.15)
         look([(i, view) for i, whole in unsure for view in cut_out(whole)], 0.3)
-        look([(i, view) for i, whole in unsure if not _tall(crops[i]) for view in upside_down(whole)], 0.9)
+        look([(i, view) for i, whole in strange if not _tall(crops[i]) for view in upside_down(whole)], 0.9)
         return [reading.line for reading in readings]
 
     def _seen(self, view: View, path: str | None) -> Crop:
