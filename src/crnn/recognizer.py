@@ -22,7 +22,7 @@ from crnn.errors import CharsetError, CrnnError, ImageError, ModelError
 from crnn.image import ImageSource, Preprocessing
 from crnn.marks import WIDE, kept, typeset
 from crnn.runtime import Engine, open_engine
-from crnn.turning import (
+from crnn.views import (
     LEAST,
     LONG,
     TALL,

@@ -105,16 +105,12 @@ def read(
 def _rows(path: Path) -> int:
     """How many lines of text stand below each other in an image; 0 in one that is too low for a page."""
     from crnn import image
+    from crnn.page.layout import stacked
     from crnn.page.lines import find
 
     pixels = image.load(path)
-    if pixels.shape[0] < _PAGE_HEIGHT:
-        return 0
-    rows, end = 0, -1.0
-    for left, top, right, bottom in sorted((line.box for line in find(pixels).lines), key=lambda box: box[1]):
-        if top >= end and right - left >= max(0.3 * pixels.shape[1], 2 * (bottom - top)):
-            rows, end = rows + 1, bottom
-    return rows
+    height, width = pixels.shape[:2]
+    return stacked([line.box for line in find(pixels).lines], 0.3 * width) if height >= _PAGE_HEIGHT else 0
 
 
 def _read_all(images: list[str], output: str, as_json: bool, **options: Any) -> None:

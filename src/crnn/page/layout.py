@@ -35,6 +35,13 @@ def arrange(boxes: Boxes, rules: Boxes | None = None) -> list[tuple[int, Place]]
     return arranged
 
 
+def stacked(boxes: Sequence[Sequence[float]], least: float) -> int:
+    """How many rows the lines make that are at least so wide, and twice as wide as high."""
+    found = np.asarray(boxes, np.float64).reshape(-1, 4)
+    width, height = found[:, 2] - found[:, 0], found[:, 3] - found[:, 1]
+    return len(_rows(found, np.flatnonzero((width >= least) & (width >= 2 * height))))
+
+
 class _Table:
     """Rows of (column, index)."""
 

@@ -1,9 +1,10 @@
-"""Text that does not run level, is small, or differs in colour alone: the views of a crop in which a network sees more.
+"""Other views of a crop, in which a network sees more of it.
 
 A network of 32 rows sees little of a word that climbs through a crop as high as wide or lies on an arc, and nothing of
 one that runs down it. Turned, levelled or unrolled, and cut to the strip in which such a line lies, the same pixels
 make a level line of full height. A level line can still be cut more closely, or stretched so that each character has
-more columns. And red on a green as dark as it is hardly there in grey.
+more columns; one with much room around it fills a few of the rows, and red on a green as dark as it is hardly there in
+grey.
 """
 
 from __future__ import annotations
@@ -38,7 +39,6 @@ _LITTLE_WIDER, _MARGIN = 1.15, 0.06  # of a level line; the part of its height t
 _DRAWN, _FILLED = 0.4, 0.7  # ink, of the greatest distance from the ground; of a crop's height that its line fills
 _COLOURFUL = 3.0  # the spread of a crop's colours over that of its greys; 1.7 where it is grey
 _SPREAD = 60.0  # grey levels, of colours made grey: letters that cover a fifth stand 150 from their ground
-_GREY = np.array([0.299, 0.587, 0.114], np.float32)  # what red, green and blue add to a grey
 
 Points: TypeAlias = NDArray[np.float64]  # (..., 2): x, y
 Coordinates: TypeAlias = NDArray[np.float64]
@@ -116,7 +116,7 @@ def by_colour(crop: Image) -> Iterator[View]:
     colours -= colours.mean(0)
     spreads, axes = np.linalg.eigh(colours.T @ colours / np.float32(len(colours)))
     spread = float(np.sqrt(max(0.0, spreads[-1])))
-    if spread <= _COLOURFUL * float((colours @ _GREY).std()):
+    if spread <= _COLOURFUL * float(cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY).std()):
         return
     along = colours @ axes[:, -1]
     lighter = 1.0 if float(np.median(along)) >= 0 else -1.0
