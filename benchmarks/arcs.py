@@ -1,4 +1,4 @@
-"""Words on arcs, as on badges and shop signs: how many are read right, level and unrolled (see src/crnn/turning.py).
+"""Words on arcs, as on badges and shop signs: how many are read right, level and unrolled (see src/crnn/views.py).
 
     python benchmarks/arcs.py [--count 600] [--model en] [--out FOLDER]
 
