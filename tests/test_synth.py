@@ -205,6 +205,17 @@ def test_chinese_sentences_hold_marks_as_they_are_printed():
     assert not [line for line in written.split("\n") if line[0] in ends[0] or line[-1] in ends[1]]
 
 
+def test_technical_lines_hold_formulas_and_addresses_between_words():
+    corpus = Corpus(
+        Charset(ENGLISH + "山水人家，：。（）；"), ["山水", "人家", "words"], mix={"technical": 1.0}, max_length=60
+    )
+    rng = random.Random(1)
+    lines = [corpus.sample(rng) for _ in range(1000)]
+    for form in (r"[a-z] \+ [0-9]", r"[a-z]=[0-9]", r"\(x\)", r"[山水人家，]x", "https://www[.]words[.]com/words"):
+        assert any(re.search(form, line) for line in lines), form
+    assert not [line for line in lines if "  " in line]
+
+
 def test_what_is_typed_is_drawn_and_labelled_by_the_rule_for_marks(monkeypatch):
     charset = Charset(ENGLISH + "山水—，。：；！？（）")
     corpus = Corpus(charset, ["山水"], mix={"word": 1.0})

@@ -195,38 +195,44 @@ class Recognizer:
         return self._read_crops(crops, characters, beside, map)
 
     def _read_crops(self, crops: Sequence[Crop], characters: bool, beside: bool, each: Each) -> list[Line]:
-        readings = self._read_as_they_lie(crops, characters, beside, each)
+        wholes = [(i, crop.whole) for i, crop in enumerate(crops) if crop.whole is not None]
 
-        def look(views: list[tuple[int, View]], taken: float) -> None:
-            """The surest line in a view of a crop becomes its line if it takes away such a part of the doubt."""
-            surest = {i: readings[i].sure for i, _ in views}  # of any view
-            to_beat = {i: sure + taken * (1 - sure) for i, sure in surest.items()}
-            while views:
-                seen = [self._seen(view, crops[i].path) for i, view in views]
-                onward: dict[int, View] = {}
-                read = self._read_as_they_lie(seen, characters, beside, each)
-                for (i, view), reading in zip(views, read, strict=True):
-                    line, sure = reading.line, reading.sure
-                    if len(line.text) >= view.least and sure > to_beat[i]:
-                        readings[i], to_beat[i] = _Reading(_seen_back(line, view, crops[i]), sure), sure
-                    if sure > surest[i]:
-                        onward[i], surest[i] = view, sure
-                views = [(i, further) for i, view in onward.items() for further in view.further()]
+        def read(views: list[tuple[int, View]], also: Sequence[Crop] = ()) -> list[_Reading]:
+            seen = [self._seen(view, crops[i].path) for i, view in views]
+            return self._read_as_they_lie([*also, *seen], characters, beside, each)
 
         def doubtful() -> list[tuple[int, image.Image]]:
             return [(i, whole) for i, whole in wholes if _doubtful(crops[i], readings[i])]
 
-        wholes = [(i, crop.whole) for i, crop in enumerate(crops) if crop.whole is not None]
-        look([(i, view) for i, whole in wholes if _tall(crops[i]) for view in running_up_and_down(whole)], 0.0)
-        look([(i, view) for i, whole in doubtful() for view in by_colour(whole)], 0.15)
+        def choose(views: list[tuple[int, View]], found: Sequence[_Reading]) -> None:
+            """The surest line in a view of a crop becomes its line if it takes away enough of the doubt."""
+            first = {i: readings[i].sure for i, _ in views}
+            surest = dict(first)  # of any view
+            while views:
+                onward: dict[int, View] = {}
+                for (i, view), reading in zip(views, found, strict=True):
+                    line, sure = reading.line, reading.sure
+                    enough = sure > max(readings[i].sure, first[i] + view.taken * (1 - first[i]))
+                    if enough and len(line.text) >= view.least:
+                        readings[i] = _Reading(_seen_back(line, view, crops[i]), sure)
+                    if sure > surest[i]:
+                        onward[i], surest[i] = view, sure
+                views = [(i, further) for i, view in onward.items() for further in view.further()]
+                found = read(views)
+
+        def look(views: list[tuple[int, View]]) -> None:
+            choose(views, read(views))
+
+        # Small batches are slow, so what can be read together is.
+        turned = [(i, view) for i, whole in wholes if _tall(crops[i]) for view in running_up_and_down(whole)]
+        found = read(turned, crops)
+        readings = found[: len(crops)]
+        choose(turned, found[len(crops) :])
+        look([(i, view) for i, whole in doubtful() for view in by_colour(whole)])
         unsure = doubtful()
-        strange = [(i, whole) for i, whole in unsure if readings[i].sure < STRANGE]
-        compact = [(i, whole) for i, whole in unsure if _compact(crops[i])]
-        look([(i, view) for i, whole in compact for view in aslant_and_bent(whole)], 0.5)  # which text seldom is
-        level = [(i, whole) for i, whole in unsure if not _compact(crops[i]) and not _tall(crops[i])]
-        look([(i, view) for i, whole in level for view in closer(whole)], 0.15)
-        look([(i, view) for i, whole in unsure for view in cut_out(whole)], 0.3)
-        look([(i, view) for i, whole in strange if not _tall(crops[i]) for view in upside_down(whole)], 0.9)
+        strange = [(i, whole) for i, whole in unsure if readings[i].sure < STRANGE and not _tall(crops[i])]
+        look([(i, view) for i, whole in unsure for view in _seen_otherwise(crops[i], whole)])
+        look([(i, view) for i, whole in strange for view in upside_down(whole)])
         return [reading.line for reading in readings]
 
     def _seen(self, view: View, path: str | None) -> Crop:
@@ -372,6 +378,14 @@ def _compact(crop: Crop) -> bool:
     """Neither too small nor so long that its text can only run along it."""
     short, long = sorted((crop.width, crop.height))
     return short >= LEAST and long <= LONG * short
+
+
+def _seen_otherwise(crop: Crop, whole: image.Image) -> Iterator[View]:
+    if _compact(crop):
+        yield from aslant_and_bent(whole)
+    elif not _tall(crop):
+        yield from closer(whole)
+    yield from cut_out(whole)
 
 
 def _seen_back(line: Line, view: View, crop: Crop) -> Line:

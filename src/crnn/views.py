@@ -31,6 +31,7 @@ _WIDE = 2.5  # width over height of the strip of such a line at least: steep one
 _WIDER = 1.5
 _TURN = 30.0  # degrees
 _ARC, _OTHER_ARCS = 45.0, (60.0, 80.0, 120.0)  # degrees, half of what the arc spans
+_SEVENTH, _THIRD, _HALF, _MOST = 0.15, 0.3, 0.5, 0.9  # of the doubt, by how seldom text is as the view takes it to be
 _LEVEL_LEAST, _ARC_LEAST = 3, 4  # characters; fewer hardly show how they run
 _TURNED_LEAST = 3  # characters; a doubtful 6 is not to be a 9
 _LONGER, _HIGHER = 1.2, 1.2  # than the arc: of one that lies a little otherwise no letter is to be cut off
@@ -53,11 +54,13 @@ def _none() -> Iterator[View]:
 
 @dataclass(frozen=True)
 class View:
-    """pixels: uint8 (H, W, 3) RGB. back: takes its points to the crop that it was taken from. It counts if `least`
-    characters are read in it; if it promises most, `further` are tried next."""
+    """pixels: uint8 (H, W, 3) RGB. back: takes its points to the crop that it was taken from. It counts if that takes
+    away the part `taken` of the doubt, and if `least` characters are read in it; if it promises most, `further` are
+    tried next."""
 
     pixels: Image
     back: Back
+    taken: float
     least: int = 2
     further: Further = _none
 
@@ -83,14 +86,14 @@ def small(crop: Image) -> Image:
 def running_up_and_down(crop: Image) -> Iterator[View]:
     """After a quarter turn to the left, and to the right."""
     height, width = crop.shape[:2]
-    yield View(np.ascontiguousarray(np.rot90(crop, 1)), _affine(np.array([[0, -1, width], [1, 0, 0]], np.float64)))
-    yield View(np.ascontiguousarray(np.rot90(crop, 3)), _affine(np.array([[0, 1, 0], [-1, 0, height]], np.float64)))
+    for turns, back in ((1, [[0, -1, width], [1, 0, 0]]), (3, [[0, 1, 0], [-1, 0, height]])):
+        yield View(np.ascontiguousarray(np.rot90(crop, turns)), _affine(np.array(back, np.float64)), 0.0)
 
 
 def upside_down(crop: Image) -> Iterator[View]:
     height, width = crop.shape[:2]
     back = np.array([[-1, 0, width], [0, -1, height]], np.float64)
-    yield View(np.ascontiguousarray(crop[::-1, ::-1]), _affine(back), _TURNED_LEAST)
+    yield View(np.ascontiguousarray(crop[::-1, ::-1]), _affine(back), _MOST, _TURNED_LEAST)
 
 
 def cut_out(crop: Image) -> Iterator[View]:
@@ -106,7 +109,8 @@ def cut_out(crop: Image) -> Iterator[View]:
     room = 1 + high // 6
     top, bottom = max(0, int(rows[0]) - room), min(height, int(rows[-1]) + 1 + room)
     left, right = max(0, int(columns[0]) - room), min(width, int(columns[-1]) + 1 + room)
-    yield View(crop[top:bottom, left:right], _affine(np.array([[1, 0, left], [0, 1, top]], np.float64)), 1)
+    back = _affine(np.array([[1, 0, left], [0, 1, top]], np.float64))
+    yield View(crop[top:bottom, left:right], back, _THIRD, 1)
 
 
 def by_colour(crop: Image) -> Iterator[View]:
@@ -121,25 +125,25 @@ def by_colour(crop: Image) -> Iterator[View]:
     along = colours @ axes[:, -1]
     lighter = 1.0 if float(np.median(along)) >= 0 else -1.0
     grey = np.clip(128 + along * np.float32(lighter * _SPREAD / spread), 0, 255).astype(np.uint8)
-    yield View(np.repeat(grey.reshape(*crop.shape[:2], 1), 3, 2), _affine(np.eye(2, 3)))
+    yield View(np.repeat(grey.reshape(*crop.shape[:2], 1), 3, 2), _affine(np.eye(2, 3)), _SEVENTH)
 
 
 def closer(crop: Image) -> Iterator[View]:
     """A level line cut and stretched a little, stretched a lot `further`."""
     height, width = crop.shape[:2]
     cut = round(_MARGIN * height)
-    view = _stretched(crop[cut : height - cut], round(_LITTLE_WIDER * width), 1)
+    view = _stretched(crop[cut : height - cut], round(_LITTLE_WIDER * width), _SEVENTH, 1)
     yield replace(
         view,
         back=lambda points: view.back(points) + np.array([0, cut]),
-        further=lambda: iter([_stretched(crop, round(_WIDER * width), 1)]),
+        further=lambda: iter([_stretched(crop, round(_WIDER * width), _SEVENTH, 1)]),
     )
 
 
 def aslant_and_bent(crop: Image) -> Iterator[View]:
     """As if the line climbed, fell, arched or sagged from end to end of the crop, with others of the kind `further`, or
     as if its letters were set too closely."""
-    yield _stretched(crop, round(_WIDER * max(crop.shape[:2])), _LEVEL_LEAST)
+    yield _stretched(crop, round(_WIDER * max(crop.shape[:2])), _HALF, _LEVEL_LEAST)
     for sign in (-1, 1):
         yield from _levelled(crop, sign, (_RISE,), partial(_more_aslant, crop, sign))
         yield from _unrolled(crop, sign, (_ARC,), partial(_unrolled, crop, sign, _OTHER_ARCS, _none))
@@ -162,15 +166,15 @@ def _levelled(crop: Image, sign: int, rises: tuple[float, ...], further: Further
         level = cv2.warpAffine(
             crop, back, (wide, high), flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
         )
-        yield View(np.asarray(level, np.uint8), _affine(back), _LEVEL_LEAST, further)
+        yield View(np.asarray(level, np.uint8), _affine(back), _HALF, _LEVEL_LEAST, further)
 
 
-def _stretched(crop: Image, wide: int, least: int) -> View:
+def _stretched(crop: Image, wide: int, taken: float, least: int) -> View:
     """`wide` columns, so that each letter has more of its own."""
     height, width = crop.shape[:2]
     stretched = cv2.resize(crop, (wide, height), interpolation=cv2.INTER_CUBIC)
     back = np.array([[width / wide, 0, 0], [0, 1, 0]], np.float64)
-    return View(np.asarray(stretched, np.uint8), _affine(back), least)
+    return View(np.asarray(stretched, np.uint8), _affine(back), taken, least)
 
 
 def _turned(crop: Image, sign: int, degrees: float) -> Iterator[View]:
@@ -187,7 +191,7 @@ def _turned(crop: Image, sign: int, degrees: float) -> Iterator[View]:
     there[:, 2] += (size[0] - width) / 2, (size[1] - height) / 2
     strip = cv2.warpAffine(crop, there, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
     back = _affine(np.asarray(cv2.invertAffineTransform(there), np.float64))
-    yield View(np.asarray(strip, np.uint8), back, _LEVEL_LEAST)
+    yield View(np.asarray(strip, np.uint8), back, _HALF, _LEVEL_LEAST)
 
 
 def _unrolled(crop: Image, sign: int, angles: tuple[float, ...], further: Further) -> Iterator[View]:
@@ -205,7 +209,7 @@ def _unrolled(crop: Image, sign: int, angles: tuple[float, ...], further: Furthe
         there = place(np.arange(columns) + 0.5, np.arange(rows)[:, np.newaxis] + 0.5)
         x, y = (each.astype(np.float32) - np.float32(0.5) for each in there)
         level = cv2.remap(crop, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-        yield View(np.asarray(level, np.uint8), partial(_at, place), _ARC_LEAST, further)
+        yield View(np.asarray(level, np.uint8), partial(_at, place), _HALF, _ARC_LEAST, further)
 
 
 def _rolled(half: float, radius: float, high: float, strip: tuple[int, int], crop: tuple[int, int], sign: int) -> Place:

@@ -66,6 +66,7 @@ class Corpus:
             "text": self._text,
             "punctuated": self._punctuated,
             "sentence": self._sentence,
+            "technical": self._technical,
             "random": self._random,
             "characters": self._characters,
             "digits": lambda rng: _digits(rng, rng.randint(1, 8)),
@@ -78,7 +79,7 @@ class Corpus:
         self.words = [word for word in words if word and self._known.issuperset(word)]
         self.lines = ["".join(c for c in line if c in self._known).strip() for line in lines]
         self.lines = [line for line in self.lines if line]
-        if not self.words and mix.keys() & {"word", "web", "line", "punctuated", "sentence"}:
+        if not self.words and mix.keys() & {"word", "web", "line", "punctuated", "sentence", "technical"}:
             raise DataError("synth: no word of the corpus can be written with the charset; give --corpus a text in it")
         if not self.lines and "text" in mix:
             raise DataError(
@@ -210,6 +211,23 @@ class Corpus:
                 text += rng.choice(("", f"《{self._plain(rng)}》"))
         return _broken(text[:length])
 
+    def _technical(self, rng: random.Random) -> str:
+        """A formula or an address, by itself or between words of a script without spaces."""
+        text = _formula(rng) if rng.random() < 0.6 else self._address(rng)
+        if rng.random() < 0.75:
+            text = self._plain(rng) + rng.choice(("", " ", *"，，：：（")) + text
+        if rng.random() < 0.6:
+            text += rng.choice(("", " ", *"，，。）；")) + self._plain(rng)
+        return _broken(text)
+
+    def _address(self, rng: random.Random) -> str:
+        """Of a page: https://www.word.com/word/two.html?id=12"""
+        words = [rng.choice(self._latin or ["example"]).lower() for _ in range(rng.choice((1, 1, 2, 2, 3)))]
+        start = rng.choice(("https://", "https://", "http://", "ftp://", "")) + rng.choice(("www.", "www.", ""))
+        text = start + words[0] + rng.choice((".com", ".com", ".org", ".net", ".cn", ".com.cn", ".io", ".gov.cn"))
+        text += "".join(f"/{word}" for word in words[1:])
+        return text + rng.choice(("", "", "", "/", ".html", f"?id={rng.randrange(1000)}", f":{rng.randrange(10000)}"))
+
     def _code(self, rng: random.Random) -> str:
         if rng.random() < 0.7 or not self._latin:
             return _letters_and_digits(rng)
@@ -329,6 +347,32 @@ def _number(rng: random.Random) -> str:
         unit = rng.choice(("", "A", "/2", "x", "**", "kg", "ml", "g", "km", "mm"))
         return rng.choice(("#", "No.", "@", "x", "*", "")) + _digits(rng, rng.randint(1, 4)) + unit
     return f"{rng.randrange(100)}{rng.choice(['/', '-', ' - ', 'x', '*', '+', ':', '.'])}{rng.randrange(1000)}"
+
+
+def _formula(rng: random.Random) -> str:
+    """x + y = 15, 3a-2b>0, f(x) = sin(2x), E=mc^2"""
+
+    def term() -> str:
+        name = rng.choice("xxxyyzabcnmkijtrEFPSV")
+        number = str(rng.randrange(10 ** rng.choice((1, 1, 2, 2, 3))))
+        form = rng.random()
+        if form < 0.35:
+            return name
+        if form < 0.7:
+            return number
+        if form < 0.8:
+            return number + name
+        if form < 0.88:
+            return name + rng.choice(("^2", "^n", "[i]", "1", "2", "_0"))
+        return rng.choice(("sin", "cos", "tan", "log", "ln", "f", "g", "max", "sqrt", "COS", "SUM")) + f"({name})"
+
+    room = rng.choice((" ", " ", ""))
+    signs = rng.choices("+-*/", (5, 4, 2, 2), k=rng.choice((0, 1, 1, 2)))
+    text = term() + "".join(room + sign + room + term() for sign in signs)
+    if rng.random() < 0.85 or not signs:
+        relation = rng.choice(("=", "=", "=", "=", "<", ">", "<=", ">=", "==", "!=", "+=", "->"))
+        text += room + relation + room + rng.choice(("", "", "", "-" if room else "")) + term()
+    return text
 
 
 def _counted(rng: random.Random) -> str:
