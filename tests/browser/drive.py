@@ -78,8 +78,10 @@ def use(page: Page, url: str, out: Path, name: str) -> None:
     expect(page.locator("#status.bad")).to_contain_text("is not an image")
 
     if page.locator("#page-mode").is_visible():
-        page.locator("#page-mode").click()
         page.set_input_files("#file", EXAMPLES / "test_pdf.png")
+        expect(page.locator("#status")).to_contain_text("choose Page")
+        page.screenshot(path=out / f"{name}-lost.png", full_page=True)
+        page.locator("#page-mode").click()
         expect(page.locator("#parts.lines li")).not_to_have_count(0, timeout=120_000)
         page.screenshot(path=out / f"{name}-page.png", full_page=True)
 

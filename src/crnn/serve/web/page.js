@@ -4,6 +4,7 @@
 const $ = (id) => document.getElementById(id);
 const stage = $("stage"), frame = $("frame"), image = $("image"), boxes = $("boxes"), selection = $("selection");
 const state = { file: null, shown: false, pages: [], area: null, request: 0 };
+const HARDLY_SURE = 0.5;
 
 const mode = () => document.querySelector("input[name=mode]:checked").value;
 const colour = (sure) => `color-mix(in srgb, var(--sure) ${Math.round(sure * 100)}%, var(--unsure))`;
@@ -123,7 +124,8 @@ function showPage(number) {
   const isLine = mode() === "read";
   const parts = isLine ? page.lines[0].characters : page.lines;
   const text = page.lines.map((line) => line.text).join("\n");
-  say(text ? "" : "No text found.");
+  const lost = isLine && page.lines[0].confidence < HARDLY_SURE;
+  say(!text ? "No text found." : lost ? "Hardly sure. One word or line is read here: for more, choose Page or drag over one." : "");
   $("answer").hidden = false;
   $("whole").hidden = !state.area;
   $("text").textContent = text;
