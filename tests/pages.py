@@ -220,6 +220,30 @@ def terminal() -> Drawn:
     return page
 
 
+def leaflet() -> Drawn:
+    """Dark text on white, marked by a pen or in a panel, and text hardly darker than white but yellow or pink."""
+    page = blank(900, 620)
+    cv2.rectangle(page.pixels, (26, 110), (420, 142), (255, 255, 0), -1)
+    cv2.rectangle(page.pixels, (60, 180), (330, 212), (255, 180, 220), -1)
+    cv2.rectangle(page.pixels, (20, 445), (760, 600), (255, 255, 200), -1)
+    for row, (text, colour) in enumerate(
+        (
+            ("The survey of the harbour, sheet 17", (20, 20, 20)),
+            ("boots, instruments and lanterns", (20, 20, 20)),
+            ("the chart of 1801 cannot be opened", (20, 20, 20)),
+            ("old poles, ropes and shillings", (255, 255, 0)),
+            ("figures agreed within a foot", (255, 190, 205)),
+            ("16 files, 4 folders", (255, 235, 110)),
+            ("nine soundings were struck out", (20, 20, 20)),
+            ("in red ink", (170, 20, 20)),
+        )
+    ):
+        write(page, text, (30, 62 + 70 * row), 24, REGULAR, colour)
+    encoded = cv2.imencode(".jpg", page.pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])[1]
+    page.pixels = np.ascontiguousarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR)[..., ::-1])
+    return page
+
+
 def found(page: Drawn, boxes: Sequence[Sequence[float]], least: float = 0.6) -> float:
     """Part of the lines for which one of the boxes overlaps them and no other: intersection over union."""
     hits = 0
@@ -238,5 +262,5 @@ ALL = {
     "english": english, "two columns": two_columns, "chinese": chinese, "mixed": mixed, "table": table,
     "table without rules": lambda: table(False), "rotated 3°": lambda: rotated(english(), 3),
     "noisy scan": lambda: scanned(english()), "screenshot": screenshot,
-    "terminal": terminal,
+    "terminal": terminal, "leaflet": leaflet,
 }  # fmt: skip

@@ -69,3 +69,13 @@ def test_cells_know_their_row_and_column():
 
 def test_blank_page_has_no_lines():
     assert find(pages.blank().pixels).lines == []
+
+
+def test_red_is_found_on_a_green_as_dark_as_it_is():
+    page = pages.blank(900, 200)
+    page.pixels[:] = (110, 170, 110)
+    pages.write(page, "old poles, ropes and shillings", (30, 80), colour=(230, 120, 120))
+    pages.write(page, "figures agreed within a foot", (30, 150), colour=(20, 20, 20))
+    finding = find(page.pixels)
+    assert pages.found(page, boxes(finding)) == 1.0
+    assert len(finding.lines) == 2

@@ -28,8 +28,9 @@ Groups = NDArray[np.int32]  # (n,) the number of the group that each thing is in
 
 _SKEW_SIDE, _SKEW_POINTS = 1200, 20_000  # the size at which the skew is measured, and by how many pixels of ink
 _NOISY = 16.0  # contrast of bare paper
-_DARK = 80  # grey of the paper up to which a page is a dark one
+_STANDS_OUT, _SPECK = 60, 4  # grey levels between a coloured ground and what is drawn on it, and pixels of it at least
 _FAINT, _STRONG = 38, 140  # limits of the contrast, of 255, from which on a pixel is ink
+_FAINT_COLOUR = 24  # of a difference of two channels; JPEG halves that of thin strokes
 
 
 @dataclass(frozen=True)
@@ -77,14 +78,31 @@ def _grey(pixels: Image) -> Grey:
 
 
 def _drawn(pixels: Image) -> Grey:
-    """Ink of a page by its greys; of a dark one by its brightest channels, too: dark blue or red on black is hardly
-    lighter, but far more blue or red."""
+    """Ink of a page by its greys, and what is in colour alone: yellow on white, dark blue on black, red on a green as
+    dark as it is. But not the grounds that something is drawn on: marks of a text marker, panels, pictures."""
     grey = _grey(pixels)
     mask = ink(grey)
-    if np.median(grey[::4, ::4]) > _DARK:
+    coloured = _coloured(pixels)
+    if not coloured.any():
         return mask
-    brightest = np.asarray(pixels.max(2), np.uint8)
-    return np.maximum(mask, ink(brightest)) if int(cv2.subtract(brightest, grey).max()) > _FAINT else mask
+    drawn = np.maximum(mask, coloured)
+    count, labels = cv2.connectedComponents(drawn, connectivity=8)
+    part, level = labels[coloured > 0], grey[coloured > 0].astype(np.float64)
+    average = np.bincount(part, level, count) / np.maximum(1, np.bincount(part, minlength=count))
+    part, level = labels[drawn > 0], grey[drawn > 0].astype(np.float64)
+    apart = np.bincount(part, np.abs(level - average[part]) > _STANDS_OUT, count)  # pixels
+    return np.maximum(mask, np.where((apart <= _SPECK)[labels], coloured, np.uint8(0)))
+
+
+def _coloured(pixels: Image) -> Grey:
+    """255 where the colour is not that of the page. Shadows change it less than they change the brightness."""
+    channels = pixels.astype(np.int16)
+    contrast = np.zeros(pixels.shape[:2], np.int16)
+    for channel in (0, 2):
+        hue = channels[..., channel] - channels[..., 1]
+        np.maximum(contrast, np.abs(hue - np.int16(np.median(hue[::4, ::4]))), out=contrast)
+    noise = 1.48 * float(np.median(contrast[::4, ::4]))
+    return np.where(contrast > max(_FAINT_COLOUR, 4 * noise), np.uint8(255), np.uint8(0))
 
 
 def _corners(box: Sequence[float]) -> NDArray[np.float64]:
