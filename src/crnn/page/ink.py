@@ -1,0 +1,143 @@
+"""Part ink from paper: what is drawn on a page, darker or lighter than its paper, or of another colour."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from crnn.image import Image
+
+_NOISY = 16.0  # contrast of bare paper
+_STANDS_OUT, _SPECK = 60, 4  # grey levels between a coloured ground and what is drawn on it, and pixels of it at least
+_FAINT, _STRONG = 38, 140  # limits of the contrast, of 255, from which on a pixel is ink
+_FAINT_COLOUR = 24  # of a difference of two channels; JPEG halves that of thin strokes
+
+Grey: TypeAlias = NDArray[np.uint8]  # (H, W)
+
+
+def grey_of(pixels: Image) -> Grey:
+    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), np.uint8)
+
+
+def drawn(pixels: Image) -> Grey:
+    """Ink of a page by its greys, and what is in colour alone: yellow on white, dark blue on black, red on a green as
+    dark as it is. But not the grounds that something is drawn on: marks of a text marker, panels, pictures."""
+    grey = grey_of(pixels)
+    mask = ink(grey)
+    coloured = _coloured(pixels)
+    if not coloured.any():
+        return mask
+    both = np.maximum(mask, coloured)
+    count, labels = cv2.connectedComponents(both, connectivity=8)
+    part, level = labels[coloured > 0], grey[coloured > 0].astype(np.float64)
+    average = np.bincount(part, level, count) / np.maximum(1, np.bincount(part, minlength=count))
+    part, level = labels[both > 0], grey[both > 0].astype(np.float64)
+    apart = np.bincount(part, np.abs(level - average[part]) > _STANDS_OUT, count)  # pixels
+    return np.maximum(mask, np.where((apart <= _SPECK)[labels], coloured, np.uint8(0)))
+
+
+def _coloured(pixels: Image) -> Grey:
+    """255 where the colour is not that of the page. Shadows change it less than they change the brightness."""
+    channels = pixels.astype(np.int16)
+    contrast = np.zeros(pixels.shape[:2], np.int16)
+    for channel in (0, 2):
+        hue = channels[..., channel] - channels[..., 1]
+        np.maximum(contrast, np.abs(hue - np.int16(np.median(hue[::4, ::4]))), out=contrast)
+    noise = 1.48 * float(np.median(contrast[::4, ::4]))
+    return np.where(contrast > max(_FAINT_COLOUR, 4 * noise), np.uint8(255), np.uint8(0))
+
+
+def ink(grey: Grey) -> Grey:
+    """255 where something is drawn, else 0, whether it is darker or lighter than what it is drawn on.
+
+    The paper around each pixel is the median of its wide neighbourhood, which shadows and dark panels do not disturb.
+    """
+    paper = _paper(grey)
+    contrast = _contrast(grey, paper)
+    noise = 1.48 * float(np.median(contrast[::4, ::4]))  # the paper's own: most of a page is paper
+    if noise > _NOISY:
+        contrast = np.asarray(cv2.medianBlur(contrast, 3), np.uint8)
+    level = _ink_level(contrast, noise / 2 if noise > _NOISY else noise)
+    mask = _above(contrast, level)
+    plates = _plates(mask)
+    if plates:  # bars: what stands on them is ink, they are not
+        for left, top, right, bottom, solid in plates:
+            paper[top:bottom, left:right][solid] = np.median(grey[top:bottom, left:right][solid])
+        mask = _above(_contrast(grey, paper), level)
+        if noise > _NOISY:
+            mask = np.asarray(cv2.medianBlur(mask, 3), np.uint8)
+    return mask
+
+
+def _paper(grey: Grey) -> Grey:
+    rows, columns = grey.shape
+    scale = min(1.0, 640 / max(rows, columns))
+    size = (max(1, round(columns * scale)), max(1, round(rows * scale)))
+    small = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
+    reach = max(15, max(size) // 16) | 1
+    wide, close = cv2.medianBlur(small, reach), cv2.medianBlur(small, max(9, reach // 3) | 1)
+    paper = np.asarray(cv2.resize(wide, (columns, rows)), np.uint8)
+    # Panels and buttons are too small to be the paper of a wide neighbourhood, but they are that of a close one.
+    tiny = cv2.resize(small, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA) if min(size) >= 16 else small
+    around = cv2.resize(cv2.medianBlur(tiny, reach), size)
+    panels = cv2.threshold(cv2.absdiff(around, close), 25, 255, cv2.THRESH_BINARY)[1]
+    for left, top, across, down, area in cv2.connectedComponentsWithStats(panels, connectivity=4)[2][1:].tolist():
+        if 8 <= down <= 2.5 * reach and across >= 1.3 * down and area >= 0.5 * across * down:
+            inside = close[top : top + down, left : left + across][panels[top : top + down, left : left + across] > 0]
+            _fill_panel(grey, paper, (left / scale, top / scale, (left + across) / scale, (top + down) / scale), inside)
+    return paper
+
+
+def _fill_panel(grey: Grey, paper: Grey, box: Sequence[float], inside: NDArray[Any]) -> None:
+    """Make the panel's own colour the paper of all of it: where its pixels look like that, and what they enclose."""
+    rows, columns = grey.shape
+    reach = round(0.4 * (box[3] - box[1]))
+    left, top = max(0, round(box[0]) - reach), max(0, round(box[1]) - reach)
+    right, bottom = min(columns, round(box[2]) + reach), min(rows, round(box[3]) + reach)
+    here = (slice(top, bottom), slice(left, right))
+    colour = int(np.median(inside))
+    like = (cv2.absdiff(grey[here], colour) < 20).astype(np.uint8)  # type: ignore[call-overload]
+    closed = cv2.morphologyEx(like, cv2.MORPH_CLOSE, np.ones((reach | 1, reach | 1), np.uint8))
+    solid = cv2.morphologyEx(closed, cv2.MORPH_OPEN, np.ones((reach | 1, reach | 1), np.uint8))
+    paper[here][solid > 0] = colour
+
+
+def _contrast(grey: Grey, paper: Grey) -> Grey:
+    """How far each pixel is from its paper, of the way to black or to white, as 0 to 255."""
+    darker = cv2.divide(cv2.subtract(paper, grey), np.maximum(paper, 64), scale=255)
+    lighter = cv2.divide(cv2.subtract(grey, paper), np.maximum(255 - paper, 128), scale=255)
+    return np.asarray(cv2.max(darker, lighter), np.uint8)
+
+
+def _ink_level(contrast: Grey, noise: float) -> int:
+    """The contrast from which on a pixel is drawn: thin strokes are much fainter than thick ones."""
+    step = max(1, max(contrast.shape) // 1000)
+    sample = contrast[::step, ::step]
+    drawn = sample[sample > 20]
+    if not len(drawn):
+        return _STRONG
+    otsu, _ = cv2.threshold(drawn, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
+    return round(min(max(0.4 * otsu, 4 * noise, _FAINT), _STRONG))
+
+
+def _above(contrast: Grey, level: int) -> Grey:
+    return np.asarray(cv2.threshold(contrast, level, 255, cv2.THRESH_BINARY)[1], np.uint8)
+
+
+def _plates(mask: Grey) -> list[tuple[int, int, int, int, NDArray[np.bool_]]]:
+    """Solid bars, too low to be the paper of their neighbourhood: box, and which of its pixels belong to it."""
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=4)
+    width, height, area = stats[:, 2], stats[:, 3], stats[:, 4]
+    chosen = (height >= 12) & (width >= 1.5 * height) & (area > 0.5 * width * height) & (width >= 40)
+    chosen &= area > 8 * np.median(area[1:]) if count > 1 else False
+    found = []
+    for number in np.nonzero(chosen[1:])[0] + 1:
+        left, top, across, down = stats[number, :4].tolist()
+        solid = (labels[top : top + down, left : left + across] == number).astype(np.uint8)
+        filled = cv2.morphologyEx(solid, cv2.MORPH_CLOSE, np.ones((max(3, down // 2), max(3, down // 2)), np.uint8))
+        found.append((left, top, left + across, top + down, filled.astype(bool)))
+    return found
