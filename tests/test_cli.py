@@ -15,7 +15,8 @@ from PIL import Image
 
 import bars
 
-CHARSETS = Path(__file__).parent.parent / "examples" / "charsets"
+EXAMPLES = Path(__file__).parent.parent / "examples"
+CHARSETS = EXAMPLES / "charsets"
 
 
 def crnn(*arguments, **options):
@@ -39,8 +40,15 @@ def test_one_image_is_its_text(bar_model, folder):
     assert (done.stdout, done.stderr, done.returncode) == ("12\n", "", 0)
 
 
+def test_chinese_that_the_english_model_hardly_reads_is_recognised_as_such():
+    chinese, word = (crnn("read", EXAMPLES / name) for name in ("test_04.jpg", "test_02.jpg"))
+    assert chinese.stderr == "crnn: 1 of 1 images are hardly read and look Chinese: add --model zh\n"
+    assert chinese.returncode == 0
+    assert word.stderr == ""
+
+
 def test_a_page_is_still_read_as_one_line_and_the_way_to_read_it_is_named(bar_model, tmp_path):
-    page = Path(__file__).parent.parent / "examples" / "test_pdf.png"
+    page = EXAMPLES / "test_pdf.png"
     done = crnn("read", page, "--model", bar_model)
     assert done.stderr == f"crnn: {page} has 12 lines or more, and read takes one: crnn read-page reads them all\n"
     assert done.returncode == 0

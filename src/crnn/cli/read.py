@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,6 +26,7 @@ from crnn.document import Line
 from crnn.errors import ConfigError, CrnnError
 
 _SHOWN = 200  # images that --show draws at most
+_HARDLY_SURE, _TRIED = 0.1, 8  # confidence; of the images read with less, how many are tried with another model
 _PAGE_HEIGHT, _PAGE_ROWS = 100, 4  # pixels and lines; one word on a photograph may look like three
 
 
@@ -70,6 +72,7 @@ def read(
 
     failed = False
     pictures: list[Any] = []
+    hardly: list[str | None] = []  # read
     with only_our_stderr():
         paths = []
         for path in map(Path, images):
@@ -86,18 +89,23 @@ def read(
             if isinstance(line, CrnnError):
                 complain(line)
                 failed = True
-            elif line.confidence < min_confidence:
                 continue
-            elif as_json:
+            if line.confidence < _HARDLY_SURE:
+                hardly.append(line.path)
+            if line.confidence < min_confidence:
+                continue
+            if as_json:
                 print_json(line.to_dict())
             else:
                 print(line.text if alone else f"{line.path}\t{line.text}", flush=True)
-            if show and isinstance(line, Line) and len(pictures) < _SHOWN:
+            if show and len(pictures) < _SHOWN:
                 pictures.append(draw(image.load(line.path), line))
         if show:
             save_sheet(show, pictures)
         if alone and not failed and (rows := _rows(paths[0])) >= _PAGE_ROWS:
             complain(f"{paths[0]} has {rows} lines or more, and read takes one: crnn read-page reads them all")
+        elif hardly and model == "en" and _look_chinese(hardly[:_TRIED], reading["engine"]):
+            complain(f"{len(hardly)} of {len(paths)} images are hardly read and look Chinese: add --model zh")
     if failed:
         raise typer.Exit(1)
 
@@ -111,6 +119,15 @@ def _rows(path: Path) -> int:
     pixels = image.load(path)
     height, width = pixels.shape[:2]
     return stacked([line.box for line in find(pixels).lines], 0.3 * width) if height >= _PAGE_HEIGHT else 0
+
+
+def _look_chinese(paths: list[str | None], engine: str) -> bool:
+    """Does `zh` read at least half of these, and Chinese?"""
+    from crnn import load
+
+    lines = [line for _, line in load("zh", engine).read_many(paths, characters=False) if isinstance(line, Line)]
+    chinese = [line for line in lines if re.search("[\u4e00-\u9fff]", line.text) and line.confidence > 0.5]
+    return 2 * len(chinese) >= len(paths)
 
 
 def _read_all(images: list[str], output: str, as_json: bool, **options: Any) -> None:
