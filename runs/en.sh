@@ -4,8 +4,8 @@
 #   runs/en.sh DATA [MODEL] [RUN]      MODEL is en, or en-fast, which starts from the bundled en; resumes when called again.
 #
 # On two cores with AVX-512 and bf16 en took 2 hours 21 minutes, scores included (92.3 % of the held-out words right); with
-# AMX it is about the same, and en-fast three quarters of an hour; with AVX2 alone eight times that. The published en had
-# more steps, in several parts that were averaged (93.8 %): docs/experiments.md
+# AMX it is about the same, and en-fast three quarters of an hour; with AVX2 alone eight times that. The published ones
+# had more steps, in several parts that were averaged (93.8 and 92.7 %): docs/experiments.md
 #
 # DATA holds NAME_train.zip (images/ and labels.tsv each) for the six sources below and fonts-latin.txt with the Debian
 # packages of the faces: apt-get install --no-install-recommends $(cat fonts-latin.txt). The words are those of wordfreq.
