@@ -206,17 +206,7 @@ def scanned(page: Drawn, seed: int = 0) -> Drawn:
 def terminal() -> Drawn:
     """Light text on black, and text that is hardly lighter than black but blue, red or purple."""
     page = blank(900, 500, 0)
-    for row, (text, colour) in enumerate(
-        (
-            ("The survey of the harbour, sheet 17", (230, 230, 230)),
-            ("boots, instruments and lanterns", (0, 0, 238)),
-            ("the chart of 1801 cannot be opened", (150, 0, 0)),
-            ("old poles, ropes and shillings", (0, 0, 170)),
-            ("figures agreed within a foot", (160, 0, 160)),
-            ("16 files, 4 folders", (0, 205, 0)),
-        )
-    ):
-        write(page, text, (30, 60 + 70 * row), 22, MONO, colour)
+    _in_colours(page, 60, MONO, (230,) * 3, (0, 0, 238), (150, 0, 0), (0, 0, 170), (160, 0, 160), (0, 205, 0))
     return page
 
 
@@ -226,22 +216,23 @@ def leaflet() -> Drawn:
     cv2.rectangle(page.pixels, (26, 110), (420, 142), (255, 255, 0), -1)
     cv2.rectangle(page.pixels, (60, 180), (330, 212), (255, 180, 220), -1)
     cv2.rectangle(page.pixels, (20, 445), (760, 600), (255, 255, 200), -1)
-    for row, (text, colour) in enumerate(
-        (
-            ("The survey of the harbour, sheet 17", (20, 20, 20)),
-            ("boots, instruments and lanterns", (20, 20, 20)),
-            ("the chart of 1801 cannot be opened", (20, 20, 20)),
-            ("old poles, ropes and shillings", (255, 255, 0)),
-            ("figures agreed within a foot", (255, 190, 205)),
-            ("16 files, 4 folders", (255, 235, 110)),
-            ("nine soundings were struck out", (20, 20, 20)),
-            ("in red ink", (170, 20, 20)),
-        )
-    ):
-        write(page, text, (30, 62 + 70 * row), 24, REGULAR, colour)
+    dark = (20,) * 3
+    pale = (255, 255, 0), (255, 190, 205), (255, 235, 110)
+    _in_colours(page, 62, REGULAR, dark, dark, dark, *pale, dark, (170, 20, 20))
     encoded = cv2.imencode(".jpg", page.pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])[1]
     page.pixels = np.ascontiguousarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR)[..., ::-1])
     return page
+
+
+def _in_colours(page: Drawn, first: int, font: Path, *colours: tuple[int, int, int]) -> None:
+    """A line in each colour below the one before."""
+    texts = (
+        "The survey of the harbour, sheet 17", "boots, instruments and lanterns", "the chart of 1801 cannot be opened",
+        "old poles, ropes and shillings", "figures agreed within a foot", "16 files, 4 folders",
+        "nine soundings were struck out", "in red ink",
+    )  # fmt: skip
+    for row, (text, colour) in enumerate(zip(texts, colours, strict=False)):
+        write(page, text, (30, first + 70 * row), 22, font, colour)
 
 
 def found(page: Drawn, boxes: Sequence[Sequence[float]], least: float = 0.6) -> float:

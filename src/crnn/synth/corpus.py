@@ -257,7 +257,7 @@ class Corpus:
         if form == 1:
             return f"www.{one}{end}"
         if form == 2:
-            return f"http://{one}{end}"
+            return self._address(rng)
         return f"{one}{rng.choice(['', '.', '-', '_'])}{two}{end}" if form == 3 else f"{rng.choice('@#')}{one}"
 
     def _random(self, rng: random.Random) -> str:
