@@ -210,6 +210,17 @@ def terminal() -> Drawn:
     return page
 
 
+def sign(text: str, size: int, dark: bool) -> Drawn:
+    """Large letters up to the edge of a small picture, dark on light or light on dark."""
+    lines = text.split("\n")
+    ground, colour = ((20, 40, 90), (250, 250, 250)) if dark else ((240, 230, 140), (160, 0, 0))
+    page = blank(round(0.8 * size * max(map(len, lines))), round((1.3 * len(lines) + 0.3) * size))
+    page.pixels[:] = ground
+    for row, line in enumerate(lines, 1):
+        write(page, line, (size // 4, round((1.3 * row - 0.05) * size)), size, BOLD, colour)
+    return page
+
+
 def leaflet() -> Drawn:
     """Dark text on white, marked by a pen or in a panel, and text hardly darker than white but yellow or pink."""
     page = blank(900, 620)

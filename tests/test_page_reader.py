@@ -3,7 +3,9 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -12,6 +14,8 @@ import bars
 import crnn
 import pages
 from crnn.metrics import edit_distance
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +65,32 @@ def test_boxes_of_characters_lie_on_the_page_in_their_line(reader):
             assert 0 <= top < bottom <= page.height
             assert line.box[0] - 12 <= left
             assert right <= line.box[2] + 12
+
+
+@pytest.mark.parametrize(
+    ("text", "dark"),
+    [("Available", True), ("SALE", False), ("EXIT", True), ("Hello World", False), ("ready-made", True), ("7", False)],
+)
+def test_sign_that_fills_its_picture_is_read(reader, text, dark):
+    page = pages.sign(text, 120, dark)
+    (line,) = reader.read(page.pixels)[0].lines
+    assert line.text == text
+    assert np.abs(np.subtract(line.box, page.lines[0][1])).max() <= 30
+
+
+def test_lines_of_a_sign_are_read_each(reader):
+    page = pages.sign("No smoking\nin this area\nplease", 120, True)
+    assert plain(reader.read(page.pixels)[0]) == page.text
+
+
+@pytest.mark.parametrize(("name", "text"), [("test_01", "CREDITWORTHINESS"), ("test_02", "MASSAGING")])
+def test_word_on_a_photograph_is_a_page_of_one_line(reader, name, text):
+    assert reader.read(EXAMPLES / f"{name}.jpg").text == text
+
+
+def test_picture_without_text_has_no_lines(reader):
+    waves = np.random.default_rng(4).integers(0, 256, (300, 400, 3)).astype(np.uint8)
+    assert reader.read(cv2.GaussianBlur(waves, (0, 0), 6))[0].lines == ()
 
 
 def test_page_upside_down_is_turned(reader):

@@ -7,7 +7,7 @@ runs in all directions, as on photographs of streets, is for the detector in `de
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -22,11 +22,15 @@ MAX_ANGLE = 15.0  # degrees of skew that are looked for, to either side
 WORK_PIXELS = 20_000_000  # larger pages are searched in a smaller copy; crops are cut from the page itself
 
 MAX_LETTERS = 30_000
+LARGE_TYPE = 1 / 20  # height of letters, of the page's longer side, from which on they are those of a sign
+LONGEST_STRIP = 40  # times as wide as high: of what is longer, the letters cannot be judged in a small copy
 
 Boxes = NDArray[np.int64]  # (n, 4): left, top, right, bottom
 Groups = NDArray[np.int32]  # (n,) the number of the group that each thing is in, -1 none
 
 _SKEW_SIDE, _SKEW_POINTS = 1200, 20_000  # the size at which the skew is measured, and by how many pixels of ink
+_SKEW_LEAST = 3  # pixels between a line's ends: of little text that lies level, the angle is chance
+_TYPE_SIDE = 400  # the size at which the letters are
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,52 @@ class Finding:
 
 
 def find(pixels: Image) -> Finding:
-    """The lines of an RGB page (H, W, 3)."""
+    """The lines of an RGB page (H, W, 3).
+
+    A sign, a word cut out of a page: what is paper, ink or a picture is told by sizes as they are on pages, so there is
+    made as much paper around it as a page has.
+    """
+    room = _room(pixels)
+    if not room:
+        return _find(pixels)
+    rows, columns = pixels.shape[:2]
+    scale = min(1.0, (WORK_PIXELS / ((rows + 2 * room) * (columns + 2 * room))) ** 0.5)
+    if scale < 1:
+        pixels = np.asarray(cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
+        room = round(room * scale)
+    finding = _find(_with_paper(pixels, room))
+    lines = [
+        replace(line, corners=(line.corners - room) / scale, frame=(line.frame - room) / scale)
+        for line in finding.lines
+    ]
+    return replace(finding, lines=lines)
+
+
+def _room(pixels: Image) -> int:
+    """Pixels of paper that a picture of large type lacks on every side; of other pages 0."""
+    rows, side = pixels.shape[0], max(pixels.shape)
+    if side > LONGEST_STRIP * rows:
+        return 0
+    scale = min(1.0, _TYPE_SIDE / side)
+    small = np.asarray(cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
+    letters = _letter_height(ink(grey_of(_with_paper(small, max(small.shape)))), max(small.shape)) / scale
+    enough = round(letters / LARGE_TYPE)
+    return min(side, enough) if enough > side or letters > rows / 3 else 0
+
+
+def _with_paper(pixels: Image, room: int) -> Image:
+    """With so many pixels more on every side, in the colours of the page's edge there."""
+    paper = np.zeros(pixels.shape, np.float32)
+    for side in (np.s_[0], np.s_[-1], np.s_[:, 0], np.s_[:, -1]):
+        # Of its thirds, so that a gradient goes on; the median, so that letters at the edge do not.
+        thirds = [np.median(part, axis=0) for part in np.array_split(pixels[side], min(3, len(pixels[side])))]
+        paper[side] = cv2.resize(np.array([thirds], np.float32), (len(pixels[side]), 1))[0]
+    wide = cv2.copyMakeBorder(paper, room, room, room, room, cv2.BORDER_REPLICATE).round().astype(np.uint8)
+    wide[room:-room, room:-room] = pixels
+    return wide
+
+
+def _find(pixels: Image) -> Finding:
     rows, columns = pixels.shape[:2]
     scale = min(1.0, (WORK_PIXELS / (rows * columns)) ** 0.5)
     if scale < 1:
@@ -98,7 +147,7 @@ def skew(grey: Grey) -> float:
     coarse = np.arange(-MAX_ANGLE, MAX_ANGLE + 0.1, 0.5)
     best = max(coarse, key=sharpness)
     best = max(np.arange(best - 0.5, best + 0.51, 0.05), key=sharpness)
-    if abs(best) < 0.1 or sharpness(best) < 1.05 * sharpness(0.0):
+    if abs(np.ptp(x) * np.tan(np.radians(best))) < _SKEW_LEAST or sharpness(best) < 1.05 * sharpness(0.0):
         return 0.0
     return round(float(best), 2)
 
@@ -124,7 +173,7 @@ def straighten(pixels: NDArray[Any], angle: float) -> tuple[Image, NDArray[np.fl
 
 def _search(mask: Grey) -> tuple[Boxes, Groups, Boxes]:
     """Boxes of the lines; whose each pixel is (0 nobody's, i + 1 line i's, -1 something else); vertical rules."""
-    size = _letter_height(mask)
+    size = _letter_height(mask, mask.shape[0] / 3)
     ruled, vertical = _rules(mask, size)
     mask = np.asarray(cv2.subtract(mask, ruled), np.uint8)
     for attempt in range(3):
@@ -160,11 +209,11 @@ def _extent(parts: Boxes, group: Groups, count: int) -> Boxes:
     return boxes
 
 
-def _letter_height(mask: Grey) -> float:
-    """Height in pixels of a usual letter without tails, or of a Chinese character's larger parts."""
+def _letter_height(mask: Grey, most: float) -> float:
+    """Height in pixels, up to `most`, of a usual letter without tails, or of a Chinese character's larger parts."""
     stats = cv2.connectedComponentsWithStats(mask, connectivity=8)[2][1:]
     width, height, area = stats[:, 2], stats[:, 3], stats[:, 4]
-    letter = (height >= 4) & (width >= 2) & (height <= mask.shape[0] / 3) & (width <= 12 * height) & (area >= 8)
+    letter = (height >= 4) & (width >= 2) & (height <= most) & (width <= 12 * height) & (area >= 8)
     if not letter.any():
         return 12.0
     # Dirt is small and many, so every letter counts with its height.

@@ -33,6 +33,7 @@ _SURE = 0.9  # of a line read with this certainty, a character, no other model i
 _DOUBTFUL = 0.75  # a page read with less may be upside down
 _SPREAD = 32  # lines that tell whether it may be; a page on its side falls into hundreds of pieces
 _SAMPLE = 8  # lines that tell which way up it is
+_FEW = 8  # lines at the most of what may be one line as a whole
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,10 @@ class PageReader:
             others = iter(self._read([crop for i, crop in enumerate(crops) if i % step], views=False))
             lines = [next(others) if i % step else spread[i // step] for i in range(len(crops))]
         _read_doubtful(lines, crops, UNSURE_LONG, lambda doubtful: self._read(doubtful, views=True))
+        if len(lines) <= _FEW and _mean_certainty(lines) < _SURE:
+            whole = self._read([pixels], views=True)
+            if _says_more(whole[0], lines):
+                finding, lines, turns = _whole(pixels), whole, 0
         boxes = np.array([line.box for line in finding.lines], np.float64).reshape(-1, 4)
         placed = []
         for i, place in arrange(boxes, np.asarray(finding.rules, np.float64)):
@@ -179,6 +184,20 @@ def _read_doubtful(
     for i, line in zip(doubtful, read([crops[i] for i in doubtful]), strict=True):
         if _certainty(line) > _certainty(lines[i]):
             lines[i] = line
+
+
+def _says_more(whole: Line, lines: Sequence[Line]) -> bool:
+    """Is a picture read as a single line, such as a word on a photograph, surer than its lines are, and is nothing lost
+    that is surely read in those?"""
+    read = sum(len(line.text) for line in lines if _certainty(line) >= _DOUBTFUL)
+    return _certainty(whole) > max(_mean_certainty(lines), _DOUBTFUL) and len(whole.text) >= read
+
+
+def _whole(pixels: Image) -> Finding:
+    """The picture as a single line."""
+    height, width = pixels.shape[:2]
+    corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float64)
+    return Finding([FoundLine(corners, (0, 0, width, height), pixels, corners)], np.zeros((0, 4), np.int64), 0.0)
 
 
 def _with_bullet(line: Line) -> Line:
