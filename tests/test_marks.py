@@ -81,6 +81,19 @@ def test_marks_that_touch_chinese_are_full_width_without_spaces_and_pairs_go_by_
 
 
 @pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("二○○八年至二O一二年", "二〇〇八年至二〇一二年"),
+        ("二○，三○四", "二○，三〇四"),
+        ("第○一，O二", "第○一，O二"),
+    ],
+)
+def test_circle_between_chinese_digits_is_their_zero(text, expected):
+    assert typeset(text) == expected
+    assert kept(text, expected) == list(range(len(text)))
+
+
+@pytest.mark.parametrize(
     ("text", "expected", "places"),
     [
         ("好。—张三", "好。——张三", [0, 1, 2, 2, 3, 4]),

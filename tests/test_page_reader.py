@@ -93,6 +93,34 @@ def test_picture_without_text_has_no_lines(reader):
     assert reader.read(cv2.GaussianBlur(waves, (0, 0), 6))[0].lines == ()
 
 
+class Sure:
+    """Reads every crop as this text, as surely as said for it."""
+
+    def __init__(self, text, *confidences):
+        self.text, self.confidences = text, iter(confidences)
+
+    def crop(self, pixels, **_):
+        return pixels
+
+    def read_crops(self, crops):
+        return [crnn.Line(self.text, next(self.confidences)) for _ in crops]
+
+
+@pytest.mark.parametrize(
+    ("english", "chinese", "expected"),
+    [
+        ((0.3, 0.95, 0.4), (0.98, 0.97, 0.99), ["中", "中", "中"]),  # of nonsense English is sure as well
+        ((0.97, 0.96, 0.4), (0.98, 0.99, 0.99), ["a", "a", "中"]),  # a Chinese line among English ones
+        ((0.3, 0.95, 0.4), (0.98, 0.97, 0.91), ["中", "a", "中"]),  # an English one among Chinese ones
+    ],
+)
+def test_model_that_is_surer_of_most_of_a_page_reads_all_of_it(english, chinese, expected):
+    reader = crnn.PageReader(crnn.load("en"))
+    reader.readers = [Sure("a", *english), Sure("中", *chinese)]
+    lines = pages.sign("Hello\nWorld\nagain", 60, True)
+    assert [line.text for line in reader.read(lines.pixels)[0].lines] == expected
+
+
 def test_page_upside_down_is_turned(reader):
     page = pages.english()
     found = reader.read(np.ascontiguousarray(page.pixels[::-1, ::-1]))[0]

@@ -4,7 +4,8 @@ The rule, for texts that are rendered and for those that are read: a mark that t
 full-width, two hyphens beside one or its marks are the Chinese dash unless they touch a Latin word, and so is one dash
 at the beginning or behind a sentence, where no range can be, the number of a heading ends with a point, brackets and
 quotation marks go by what they hold or touch and come in pairs, full-width marks and signs bring their own room and
-have no spaces beside them, a percent sign is half-width, and everything else stays as it is.
+have no spaces beside them, a percent sign is half-width, a circle between Chinese digits is their zero, and everything
+else stays as it is.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Callable
 _HAN = "\u3400-\u9fff"
 HAN = f"[{_HAN}]"
 _TO_NINE = "[一二三四五六七八九]"
+_ZEROS = re.compile(rf"(?<={_TO_NINE})[○〇O]+(?={_TO_NINE}|年)")
 _NUMERAL = f"{_TO_NINE}?十{_TO_NINE}?|{_TO_NINE}"
 # What print puts at no end and at no beginning of a line.
 OPENING, CLOSING = "“‘（《「【〔『〖〈", "”’）》」】〕』〗〉，。、；：！？"
@@ -31,6 +33,7 @@ def _quoted(found: re.Match[str]) -> str:
 
 _RULES: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
     (re.compile("％"), "%"),
+    (_ZEROS, lambda found: "〇" * len(found[0])),
     (re.compile(r"\"(?! )([^\"]*)(?<! )\""), _quoted),
     (re.compile(rf"\"(?={HAN})"), "“"),
     (re.compile(rf"(?<={HAN})\"|(?<=[。！？])\"(?=[-—]|$)"), "”"),

@@ -129,7 +129,7 @@ class PageReader:
         else:
             others = iter(self._read([crop for i, crop in enumerate(crops) if i % step], views=False))
             lines = [next(others) if i % step else spread[i // step] for i in range(len(crops))]
-        _read_doubtful(lines, crops, UNSURE_LONG, lambda doubtful: self._read(doubtful, views=True))
+        _read_again(lines, crops, _doubtful(lines, UNSURE_LONG), partial(self._read, views=True))
         if len(lines) <= _FEW and _mean_certainty(lines) < _SURE:
             whole = self._read([pixels], views=True)
             if _says_more(whole[0], lines):
@@ -145,7 +145,10 @@ class PageReader:
         first, *others = (partial(_read_with, reader, views=views) for reader in self.readers)
         lines = first(crops)
         for read in others:
-            _read_doubtful(lines, crops, _SURE, read)
+            doubtful = _doubtful(lines, _SURE)
+            better = _read_again(lines, crops, doubtful, read)
+            if doubtful and better >= len(lines) / 2:  # another script, of which nonsense may look sure as well
+                _read_again(lines, crops, sorted({*range(len(lines))} - {*doubtful}), read)
         return lines
 
     def _turns(self, pixels: Image, finding: Finding, lines: Sequence[Line]) -> int:
@@ -176,14 +179,21 @@ def _read_with(reader: Recognizer, crops: Sequence[Image], views: bool) -> list[
     return [add_spaces(_with_bullet(line), crop) for line, crop in zip(lines, crops, strict=True)]
 
 
-def _read_doubtful(
-    lines: list[Line], crops: Sequence[Image], sure: float, read: Callable[[Sequence[Image]], list[Line]]
-) -> None:
-    """Read the crops of lines that are less certain again; what is then surer takes their place."""
-    doubtful = [i for i, line in enumerate(lines) if _certainty(line) < sure]
-    for i, line in zip(doubtful, read([crops[i] for i in doubtful]), strict=True):
+def _doubtful(lines: Sequence[Line], sure: float) -> list[int]:
+    """Numbers of the lines that are less certain."""
+    return [i for i, line in enumerate(lines) if _certainty(line) < sure]
+
+
+def _read_again(
+    lines: list[Line], crops: Sequence[Image], numbers: Sequence[int], read: Callable[[Sequence[Image]], list[Line]]
+) -> int:
+    """Read these crops again; what is then surer takes their place. How many that were."""
+    better = 0
+    for i, line in zip(numbers, read([crops[i] for i in numbers]), strict=True):
         if _certainty(line) > _certainty(lines[i]):
             lines[i] = line
+            better += 1
+    return better
 
 
 def _says_more(whole: Line, lines: Sequence[Line]) -> bool:
