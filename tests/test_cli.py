@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 import bars
+import pages
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 CHARSETS = EXAMPLES / "charsets"
@@ -53,8 +54,18 @@ def test_a_page_is_still_read_as_one_line_and_the_way_to_read_it_is_named(bar_mo
     assert done.stderr == f"crnn: {page} has 12 lines or more, and read takes one: crnn read-page reads them all\n"
     assert done.returncode == 0
     word = tmp_path / "word.png"
-    Image.fromarray(bars.draw("12")).resize((256, 256)).save(word)
-    assert crnn("read", word, "--model", bar_model).stderr == ""
+    Image.open(EXAMPLES / "test_02.jpg").resize((256, 256)).save(word)
+    assert crnn("read", word).stderr == ""
+
+
+def test_two_lines_of_a_sign_are_told_from_a_word(tmp_path):
+    sign = tmp_path / "sign.png"
+    Image.fromarray(pages.sign("OPEN\nDAILY", 20, True).pixels).save(sign)
+    done = crnn("read", sign)
+    assert done.stderr == f"crnn: {sign} has 2 lines or more, and read takes one: crnn read-page reads them all\n"
+    Image.fromarray(pages.sign("OPEN DAILY", 20, True).pixels).save(sign)
+    done = crnn("read", sign)
+    assert (done.stdout, done.stderr) == ("OPEN DAILY\n", "")
 
 
 def test_directory_is_path_and_text_a_line(bar_model, folder):

@@ -61,6 +61,11 @@ class Line:
         return self.text
 
     @property
+    def certainty(self) -> float:
+        """Geometric mean of the confidence a character, which lines of any length can be compared by; of no text 0."""
+        return float(self.confidence ** (1 / len(self.text))) if self.text.strip() else 0.0
+
+    @property
     def words(self) -> tuple[Line, ...]:
         """The parts between spaces, each with its box; their confidences multiply to the line's."""
         doubts = [-math.log(max(character.confidence, 1e-6)) + 1e-6 for character in self.characters]

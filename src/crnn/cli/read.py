@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -25,9 +25,13 @@ from crnn.cli.terminal import bar, bars, complain, only_our_stderr, print_json
 from crnn.document import Line
 from crnn.errors import ConfigError, CrnnError
 
+if TYPE_CHECKING:
+    from crnn.recognizer import Recognizer
+
 _SHOWN = 200  # images that --show draws at most
 _HARDLY_SURE, _TRIED = 0.1, 8  # confidence; of the images read with less, how many are tried with another model
-_PAGE_HEIGHT, _PAGE_ROWS = 100, 4  # pixels and lines; one word on a photograph may look like three
+_PAGE_HEIGHT, _PAGE_ROWS = 100, 4  # pixels and lines from which on an image is a page, however it reads
+_SURE = 0.9  # of a line, a character
 
 
 @app.command()
@@ -102,7 +106,7 @@ def read(
                 pictures.append(draw(image.load(line.path), line))
         if show:
             save_sheet(show, pictures)
-        if alone and not failed and (rows := _rows(paths[0])) >= _PAGE_ROWS:
+        if alone and not failed and (rows := _rows(paths[0], reader)) > 1:
             complain(f"{paths[0]} has {rows} lines or more, and read takes one: crnn read-page reads them all")
         elif hardly and model == "en" and _look_chinese(hardly[:_TRIED], reading["engine"]):
             complain(f"{len(hardly)} of {len(paths)} images are hardly read and look Chinese: add --model zh")
@@ -110,15 +114,21 @@ def read(
         raise typer.Exit(1)
 
 
-def _rows(path: Path) -> int:
-    """How many lines of text stand below each other in an image; 0 in one that is too low for a page."""
+def _rows(path: Path, reader: Recognizer) -> int:
+    """How many lines of text stand below each other in an image, at least."""
     from crnn import image
     from crnn.page.layout import stacked
     from crnn.page.lines import find
 
     pixels = image.load(path)
     height, width = pixels.shape[:2]
-    return stacked([line.box for line in find(pixels).lines], 0.3 * width) if height >= _PAGE_HEIGHT else 0
+    found = find(pixels).lines
+    rows = stacked([line.box for line in found], 0.3 * width)
+    if rows < 2 or (rows >= _PAGE_ROWS and height >= _PAGE_HEIGHT):
+        return rows
+    # One word on a photograph may look like three lines, but they do not read like that.
+    read = zip(found[:_TRIED], reader.read_batch([line.crop for line in found[:_TRIED]]), strict=True)
+    return stacked([each.box for each, line in read if len(line.text) > 1 and line.certainty >= _SURE], 0.3 * width)
 
 
 def _look_chinese(paths: list[str | None], engine: str) -> bool:

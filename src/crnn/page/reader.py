@@ -181,7 +181,7 @@ def _read_with(reader: Recognizer, crops: Sequence[Image], views: bool) -> list[
 
 def _doubtful(lines: Sequence[Line], sure: float) -> list[int]:
     """Numbers of the lines that are less certain."""
-    return [i for i, line in enumerate(lines) if _certainty(line) < sure]
+    return [i for i, line in enumerate(lines) if line.certainty < sure]
 
 
 def _read_again(
@@ -190,7 +190,7 @@ def _read_again(
     """Read these crops again; what is then surer takes their place. How many that were."""
     better = 0
     for i, line in zip(numbers, read([crops[i] for i in numbers]), strict=True):
-        if _certainty(line) > _certainty(lines[i]):
+        if line.certainty > lines[i].certainty:
             lines[i] = line
             better += 1
     return better
@@ -199,8 +199,8 @@ def _read_again(
 def _says_more(whole: Line, lines: Sequence[Line]) -> bool:
     """Is a picture read as a single line, such as a word on a photograph, surer than its lines are, and is nothing lost
     that is surely read in those?"""
-    read = sum(len(line.text) for line in lines if _certainty(line) >= _DOUBTFUL)
-    return _certainty(whole) > max(_mean_certainty(lines), _DOUBTFUL) and len(whole.text) >= read
+    read = sum(len(line.text) for line in lines if line.certainty >= _DOUBTFUL)
+    return whole.certainty > max(_mean_certainty(lines), _DOUBTFUL) and len(whole.text) >= read
 
 
 def _whole(pixels: Image) -> Finding:
@@ -218,13 +218,8 @@ def _with_bullet(line: Line) -> Line:
     return replace(line, text="•" + line.text[1:], characters=(first, *line.characters[1:]))
 
 
-def _certainty(line: Line) -> float:
-    """Geometric mean of the confidence a character; of an empty line 0."""
-    return float(line.confidence ** (1 / len(line.text))) if line.text.strip() else 0.0
-
-
 def _mean_certainty(lines: Sequence[Line]) -> float:
-    return float(np.mean([_certainty(line) for line in lines])) if lines else 0.0
+    return float(np.mean([line.certainty for line in lines])) if lines else 0.0
 
 
 def _longest(lines: Sequence[Any]) -> list[Any]:
