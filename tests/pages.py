@@ -221,6 +221,17 @@ def sign(text: str, size: int, dark: bool) -> Drawn:
     return page
 
 
+def poster() -> Drawn:
+    """Letters of a fifth of the page, and small ones below."""
+    page = blank(1400, 900)
+    page.pixels[:] = (25, 60, 50)
+    write(page, "SUMMER", (30, 210), 200, BOLD, (250, 250, 240))
+    write(page, "JAZZ", (30, 470), 200, BOLD, (220, 90, 40))
+    write(page, "Doors open at 18:30, music from 19:00", (30, 620), 24, REGULAR, 250)
+    write(page, "Old Town Hall, Market Square 4", (30, 680), 24, REGULAR, 250)
+    return page
+
+
 def leaflet() -> Drawn:
     """Dark text on white, marked by a pen or in a panel, and text hardly darker than white but yellow or pink."""
     page = blank(900, 620)
@@ -264,5 +275,5 @@ ALL = {
     "english": english, "two columns": two_columns, "chinese": chinese, "mixed": mixed, "table": table,
     "table without rules": lambda: table(False), "rotated 3°": lambda: rotated(english(), 3),
     "noisy scan": lambda: scanned(english()), "screenshot": screenshot,
-    "terminal": terminal, "leaflet": leaflet,
+    "terminal": terminal, "leaflet": leaflet, "poster": poster,
 }  # fmt: skip

@@ -14,6 +14,7 @@ from crnn.image import Image
 _NOISY = 16.0  # contrast of bare paper
 _STANDS_OUT, _SPECK = 60, 4  # grey levels between a coloured ground and what is drawn on it, and pixels of it at least
 _FAINT, _STRONG = 38, 140  # limits of the contrast, of 255, from which on a pixel is ink
+_ALIKE, _RUNS_THROUGH = 20, 0.85  # grey levels within a panel's own colour, and how much of a row it is at its edges
 _FAINT_COLOUR = 24  # of a difference of two channels; JPEG halves that of thin strokes
 
 Grey: TypeAlias = NDArray[np.uint8]  # (H, W)
@@ -87,9 +88,19 @@ def _paper(grey: Grey) -> Grey:
     panels = cv2.threshold(cv2.absdiff(around, close), 25, 255, cv2.THRESH_BINARY)[1]
     for left, top, across, down, area in cv2.connectedComponentsWithStats(panels, connectivity=4)[2][1:].tolist():
         if 8 <= down <= 2.5 * reach and across >= 1.3 * down and area >= 0.5 * across * down:
-            inside = close[top : top + down, left : left + across][panels[top : top + down, left : left + across] > 0]
-            _fill_panel(grey, paper, (left / scale, top / scale, (left + across) / scale, (top + down) / scale), inside)
+            here = (slice(top, top + down), slice(left, left + across))
+            inside = close[here][panels[here] > 0]
+            if _has_edges(small[here], inside):
+                box = (left / scale, top / scale, (left + across) / scale, (top + down) / scale)
+                _fill_panel(grey, paper, box, inside)
     return paper
+
+
+def _has_edges(grey: NDArray[Any], inside: NDArray[Any]) -> bool:
+    """Does the colour run through above and below what may stand on it? In a row of fat letters it never does."""
+    runs = np.mean(cv2.absdiff(grey, int(np.median(inside))) < _ALIKE, axis=1)  # type: ignore[call-overload]
+    third = max(1, len(runs) // 3)
+    return bool(min(runs[:third].max(), runs[-third:].max()) >= _RUNS_THROUGH)
 
 
 def _fill_panel(grey: Grey, paper: Grey, box: Sequence[float], inside: NDArray[Any]) -> None:
@@ -100,7 +111,7 @@ def _fill_panel(grey: Grey, paper: Grey, box: Sequence[float], inside: NDArray[A
     right, bottom = min(columns, round(box[2]) + reach), min(rows, round(box[3]) + reach)
     here = (slice(top, bottom), slice(left, right))
     colour = int(np.median(inside))
-    like = (cv2.absdiff(grey[here], colour) < 20).astype(np.uint8)  # type: ignore[call-overload]
+    like = (cv2.absdiff(grey[here], colour) < _ALIKE).astype(np.uint8)  # type: ignore[call-overload]
     closed = cv2.morphologyEx(like, cv2.MORPH_CLOSE, np.ones((reach | 1, reach | 1), np.uint8))
     solid = cv2.morphologyEx(closed, cv2.MORPH_OPEN, np.ones((reach | 1, reach | 1), np.uint8))
     paper[here][solid > 0] = colour

@@ -30,6 +30,7 @@ Groups = NDArray[np.int32]  # (n,) the number of the group that each thing is in
 
 _SKEW_SIDE, _SKEW_POINTS = 1200, 20_000  # the size at which the skew is measured, and by how many pixels of ink
 _SKEW_LEAST = 3  # pixels between a line's ends: of little text that lies level, the angle is chance
+_SMALL_LETTERS = 8  # of a line beside much larger type; less may be the texture of what that stands on
 _TYPE_SIDE = 400  # the size at which the letters are
 
 
@@ -66,7 +67,7 @@ def find(pixels: Image) -> Finding:
     if scale < 1:
         pixels = np.asarray(cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
         room = round(room * scale)
-    finding = _find(_with_paper(pixels, room))
+    finding = _find(_with_paper(pixels, room), large_type=True)
     lines = [
         replace(line, corners=(line.corners - room) / scale, frame=(line.frame - room) / scale)
         for line in finding.lines
@@ -98,7 +99,7 @@ def _with_paper(pixels: Image, room: int) -> Image:
     return wide
 
 
-def _find(pixels: Image) -> Finding:
+def _find(pixels: Image, large_type: bool = False) -> Finding:
     rows, columns = pixels.shape[:2]
     scale = min(1.0, (WORK_PIXELS / (rows * columns)) ** 0.5)
     if scale < 1:
@@ -108,7 +109,10 @@ def _find(pixels: Image) -> Finding:
         small = pixels
     angle = skew(grey_of(small))
     straight, back = straighten(small, angle)
-    boxes, owner, vertical = _search(drawn(straight))
+    mask = drawn(straight)
+    boxes, owner, vertical = _search(mask)
+    if large_type:
+        boxes, owner = _search_small(mask, boxes, owner)
     whole = straighten(pixels, angle)[0] if scale < 1 else straight
     lines = []
     for number, box in enumerate(boxes.tolist(), 1):
@@ -191,6 +195,20 @@ def _search(mask: Grey) -> tuple[Boxes, Groups, Boxes]:
     owned = (member + 1)[labels]
     owned[ruled > 0] = -1
     return boxes, owned, vertical
+
+
+def _search_small(mask: Grey, boxes: Boxes, owner: Groups) -> tuple[Boxes, Groups]:
+    """Boxes and owners with those of the lines of much smaller letters, below the title of a poster for instance."""
+    rest = np.where(owner == 0, mask, np.uint8(0))
+    small, small_owner, _ = _search(rest)
+    number = len(boxes)
+    for i, (left, top, right, bottom) in enumerate(small.tolist(), 1):
+        letters = cv2.connectedComponents(rest[top:bottom, left:right])[0] - 1
+        if letters >= _SMALL_LETTERS and right - left >= _SMALL_LETTERS / 2 * (bottom - top):
+            number += 1
+            boxes = np.vstack([boxes, small[i - 1]])
+            owner = np.where(small_owner == i, np.int32(number), owner)
+    return boxes, owner
 
 
 def _to_boxes(stats: NDArray[Any]) -> Boxes:
