@@ -232,6 +232,20 @@ def poster() -> Drawn:
     return page
 
 
+def price() -> Drawn:
+    """A few very large letters among small ones, and a button with round ends."""
+    page = blank(420, 400)
+    page.pixels[:] = (255, 220, 0)
+    write(page, "Orange juice 1 litre", (20, 40), 24)
+    write(page, "2.49", (60, 170), 120, BOLD, (200, 0, 0))
+    write(page, "was 3.19", (20, 270), 22)
+    picture = Image.fromarray(page.pixels)
+    ImageDraw.Draw(picture).rounded_rectangle((90, 320, 330, 370), 25, fill=(0, 120, 90))
+    page.pixels = np.asarray(picture).copy()
+    write(page, "Subscribe now", (120, 353), 22, BOLD, 250)
+    return page
+
+
 def leaflet() -> Drawn:
     """Dark text on white, marked by a pen or in a panel, and text hardly darker than white but yellow or pink."""
     page = blank(900, 620)
@@ -275,5 +289,5 @@ ALL = {
     "english": english, "two columns": two_columns, "chinese": chinese, "mixed": mixed, "table": table,
     "table without rules": lambda: table(False), "rotated 3°": lambda: rotated(english(), 3),
     "noisy scan": lambda: scanned(english()), "screenshot": screenshot,
-    "terminal": terminal, "leaflet": leaflet, "poster": poster,
+    "terminal": terminal, "leaflet": leaflet, "poster": poster, "price": price,
 }  # fmt: skip

@@ -113,8 +113,9 @@ def _fill_panel(grey: Grey, paper: Grey, box: Sequence[float], inside: NDArray[A
     colour = int(np.median(inside))
     like = (cv2.absdiff(grey[here], colour) < _ALIKE).astype(np.uint8)  # type: ignore[call-overload]
     closed = cv2.morphologyEx(like, cv2.MORPH_CLOSE, np.ones((reach | 1, reach | 1), np.uint8))
-    solid = cv2.morphologyEx(closed, cv2.MORPH_OPEN, np.ones((reach | 1, reach | 1), np.uint8))
-    paper[here][solid > 0] = colour
+    for shape in (cv2.MORPH_RECT, cv2.MORPH_ELLIPSE):  # up to its corners, also where those are round
+        brush = cv2.getStructuringElement(shape, (reach | 1, reach | 1))
+        paper[here][cv2.morphologyEx(closed, cv2.MORPH_OPEN, brush) > 0] = colour
 
 
 def _contrast(grey: Grey, paper: Grey) -> Grey:

@@ -30,7 +30,9 @@ Groups = NDArray[np.int32]  # (n,) the number of the group that each thing is in
 
 _SKEW_SIDE, _SKEW_POINTS = 1200, 20_000  # the size at which the skew is measured, and by how many pixels of ink
 _SKEW_LEAST = 3  # pixels between a line's ends: of little text that lies level, the angle is chance
-_SMALL_LETTERS = 8  # of a line beside much larger type; less may be the texture of what that stands on
+_EDGE = 24  # the part of a picture that is its edge is one of so many
+_LARGE_LETTERS = 2  # beside smaller ones, at least
+_SMALL_LETTERS = 8  # of a line beside much larger type; fewer may be the texture of what that stands on
 _TYPE_SIDE = 400  # the size at which the letters are
 
 
@@ -63,7 +65,7 @@ def find(pixels: Image) -> Finding:
     if not room:
         return _find(pixels)
     rows, columns = pixels.shape[:2]
-    scale = min(1.0, (WORK_PIXELS / ((rows + 2 * room) * (columns + 2 * room))) ** 0.5)
+    scale = min(1.0, (3 * WORK_PIXELS / ((rows + 2 * room) * (columns + 2 * room))) ** 0.5)
     if scale < 1:
         pixels = np.asarray(cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
         room = round(room * scale)
@@ -82,7 +84,12 @@ def _room(pixels: Image) -> int:
         return 0
     scale = min(1.0, _TYPE_SIDE / side)
     small = np.asarray(cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
-    letters = _letter_height(ink(grey_of(_with_paper(small, max(small.shape)))), max(small.shape)) / scale
+    heights = _letter_heights(ink(grey_of(_with_paper(small, max(small.shape)))), max(small.shape)) / scale
+    letters = _usual(heights)
+    # Or a row of large ones beside many that are small. What is large by itself is a frame, a panel or a picture.
+    largest = _usual(heights, 0.8)
+    if np.count_nonzero((heights > 0.7 * largest) & (heights < 1.4 * largest)) >= _LARGE_LETTERS:
+        letters = largest
     enough = round(letters / LARGE_TYPE)
     return min(side, enough) if enough > side or letters > rows / 3 else 0
 
@@ -90,10 +97,17 @@ def _room(pixels: Image) -> int:
 def _with_paper(pixels: Image, room: int) -> Image:
     """With so many pixels more on every side, in the colours of the page's edge there."""
     paper = np.zeros(pixels.shape, np.float32)
-    for side in (np.s_[0], np.s_[-1], np.s_[:, 0], np.s_[:, -1]):
-        # Of its thirds, so that a gradient goes on; the median, so that letters at the edge do not.
-        thirds = [np.median(part, axis=0) for part in np.array_split(pixels[side], min(3, len(pixels[side])))]
-        paper[side] = cv2.resize(np.array([thirds], np.float32), (len(pixels[side]), 1))[0]
+    deep = max(1, min(pixels.shape[:2]) // _EDGE)
+    for side, strip in (
+        (np.s_[0], pixels[:deep]),
+        (np.s_[-1], pixels[-deep:]),
+        (np.s_[:, 0], pixels[:, :deep].swapaxes(0, 1)),
+        (np.s_[:, -1], pixels[:, -deep:].swapaxes(0, 1)),
+    ):
+        # Of its thirds, so that a gradient goes on; the median, so that letters and frames at the edge do not.
+        thirds = np.array_split(strip, min(3, strip.shape[1]), axis=1)
+        colours = np.array([[np.median(third, axis=(0, 1)) for third in thirds]], np.float32)
+        paper[side] = cv2.resize(colours, (strip.shape[1], 1))[0]
     wide = cv2.copyMakeBorder(paper, room, room, room, room, cv2.BORDER_REPLICATE).round().astype(np.uint8)
     wide[room:-room, room:-room] = pixels
     return wide
@@ -177,7 +191,7 @@ def straighten(pixels: NDArray[Any], angle: float) -> tuple[Image, NDArray[np.fl
 
 def _search(mask: Grey) -> tuple[Boxes, Groups, Boxes]:
     """Boxes of the lines; whose each pixel is (0 nobody's, i + 1 line i's, -1 something else); vertical rules."""
-    size = _letter_height(mask, mask.shape[0] / 3)
+    size = _usual(_letter_heights(mask, mask.shape[0] / 3))
     ruled, vertical = _rules(mask, size)
     mask = np.asarray(cv2.subtract(mask, ruled), np.uint8)
     for attempt in range(3):
@@ -227,17 +241,23 @@ def _extent(parts: Boxes, group: Groups, count: int) -> Boxes:
     return boxes
 
 
-def _letter_height(mask: Grey, most: float) -> float:
-    """Height in pixels, up to `most`, of a usual letter without tails, or of a Chinese character's larger parts."""
+def _letter_heights(mask: Grey, most: float) -> NDArray[np.float64]:
+    """Heights in pixels, up to `most` and in order, of what may be letters or a Chinese character's parts."""
     stats = cv2.connectedComponentsWithStats(mask, connectivity=8)[2][1:]
     width, height, area = stats[:, 2], stats[:, 3], stats[:, 4]
     letter = (height >= 4) & (width >= 2) & (height <= most) & (width <= 12 * height) & (area >= 8)
-    if not letter.any():
+    return np.sort(height[letter]).astype(np.float64)
+
+
+def _usual(heights: NDArray[np.float64], part: float = 0.5) -> float:
+    """The height of a usual letter without tails: at least `part` of what is written has no more.
+
+    Dirt is small and many, so every letter counts with its height.
+    """
+    if not len(heights):
         return 12.0
-    # Dirt is small and many, so every letter counts with its height.
-    heights = np.sort(height[letter])
     weight = np.cumsum(heights)
-    return float(max(5, heights[np.searchsorted(weight, weight[-1] / 2)]))
+    return max(5.0, float(heights[np.searchsorted(weight, weight[-1] * part)]))
 
 
 def _rules(mask: Grey, size: float) -> tuple[Grey, Boxes]:
@@ -415,6 +435,10 @@ def _adopt(parts: Boxes, area: NDArray[np.int64], member: Groups) -> Groups:
     heights, widths = boxes[:, 3] - boxes[:, 1], boxes[:, 2] - boxes[:, 0]
     usual = np.median(heights)
     slight = (heights < 0.65 * usual) & (widths < 1.2 * usual)  # groups that may be no more than a comma
+    lefts, tops, rights, bottoms = boxes.T
+    for i in np.nonzero(np.bincount(member[member >= 0], minlength=count) == 1)[0]:
+        beside = (np.maximum(lefts[i] - rights, lefts - rights[i]) <= 0.5 * heights) & (heights > 2.6 * heights[i])
+        slight[i] |= (beside & (tops <= tops[i]) & (bottoms[i] <= bottoms + 0.3 * heights)).any()  # a price's point
     small = np.nonzero(((member < 0) | slight[member]) & (area >= 2))[0]
     small = small[small > 0]
     middle = (parts[small, 1] + parts[small, 3]) / 2
