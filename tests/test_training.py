@@ -168,6 +168,42 @@ def test_frozen_stages_keep_their_weights(tmp_path, folder):
     assert {name for name in one if not torch.equal(one[name], two[name])} == {"head.weight", "head.bias"}
 
 
+def test_only_the_hardest_crops_are_learnt_from(tmp_path, folder, monkeypatch):
+    torch.manual_seed(1)
+    old = CRNN(Architecture(**SMALL), 96)
+    checkpoint.save(tmp_path / "old", old, checkpoint.Card(old.architecture, Charset(ENGLISH)))
+    learnt = []
+    ctc = Learner.ctc
+
+    def losses(self, logits, batch):
+        of_all = ctc(self, logits, batch)
+        if logits.requires_grad:
+            learnt.append(batch.labels)
+        else:
+            of_all = torch.arange(len(batch)) / len(batch)
+            of_all[0] = 5.0  # nobody could read that
+            learnt.append(batch.labels)
+        return of_all
+
+    monkeypatch.setattr(Learner, "ctc", losses)
+    options = {
+        "init": str(tmp_path / "old"),
+        "charset": "english",
+        "steps": 2,
+        "batch": 16,
+        "hardest": 0.5,
+        "model": {},
+    }
+    run = train(settings(folder, tmp_path / "run", **options, optimiser={"ema": 0.0, "warmup": 1})).folder
+    for seen, taken in zip(learnt[::2], learnt[1::2], strict=True):
+        worst = round(len(seen) / 2) - round(round(len(seen) / 2) / 4)
+        assert len(taken) == round(len(seen) / 2)
+        assert taken[:worst] == seen[: -worst - 1 : -1]
+    one, two = (load_file(each / "weights.safetensors") for each in (tmp_path / "old", run))
+    same = {name for name in one if torch.equal(one[name], two[name])}
+    assert same and same == {name for name in one if "running" in name or "num_batches" in name}
+
+
 def test_a_block_of_a_stage_can_be_frozen_and_one_that_is_not_there_is_named(tmp_path):
     model = CRNN(Architecture(**SMALL), 96)
 
@@ -410,6 +446,8 @@ def test_settings_are_checked_by_name(tmp_path):
         (["steps=many"], "steps = 'many' should be a whole number"),
         (["steps=0"], "steps = 0 is impossible"),
         (["synth.share=2"], "a part, from 0 to 1"),
+        (["hardest=0"], "a part of every batch, above 0"),
+        (["hardest=0.5", "train=[{path='x'}]"], "hardest needs a model that can read"),
         (["column_steps=5", "charset=digits", "train=[{path='x'}]"], "column_steps needs rendered crops"),
         (["charset=extend", "train=[{path='x'}]"], "give --init"),
         (["steps"], "write it as name=value"),

@@ -77,6 +77,7 @@ class TrainConfig:
     steps: int = 2000  # updates in all
     column_steps: int = 0  # of these, how many first learn each column from the rendered character under it
     occlude: float = 0.0  # part of the crops with a letter's width hidden, to be told by its neighbours
+    hardest: float = 1.0  # part of each batch that is learnt from: what `init` reads worst, and some of the others
     batch: int = 64  # crops that a device sees at once; a quarter of them where they are wide
     accumulate: int = 1  # batches of each device whose gradients make one update
     devices: int = (
@@ -113,6 +114,12 @@ class TrainConfig:
         for name, part in (("synth.share", self.synth.share), ("occlude", self.occlude)):
             if not 0.0 <= part <= 1.0:
                 raise ConfigError(f"{name} = {part} is impossible: it is a part, from 0 to 1")
+        if not 0.0 < self.hardest <= 1.0:
+            raise ConfigError(
+                f"hardest = {self.hardest} is impossible: it is a part of every batch, above 0 and up to 1"
+            )
+        if self.hardest < 1 and (self.column_steps or not self.init):
+            raise ConfigError("hardest needs a model that can read: name it as init, with column_steps = 0")
         if self.column_steps and not self.synth.share:
             raise ConfigError(
                 "column_steps needs rendered crops, whose characters have known places: set synth.share above 0"

@@ -26,6 +26,8 @@ from crnn.image import Preprocessing
 from crnn.model import CRNN
 from crnn.optimiser import make_optimiser, schedule
 
+HOPELESS = 4.0  # loss a character of crops that nobody could read: at chance, of 55 characters
+OTHERS = 1 / 4  # part of the hardest crops that are any others, so that nothing is forgotten
 SHOWN = 8  # crops of every validation that are shown with what was read in them
 
 
@@ -81,6 +83,10 @@ class Learner(LightningModule):
 
     def train(self, mode: bool = True) -> Learner:
         super().train(mode)
+        if self.config.hardest < 1:  # the statistics are to be those of all crops
+            for part in self.model.modules():
+                if isinstance(part, torch.nn.BatchNorm2d):
+                    part.eval()
         for stage in self.config.freeze:  # its norms keep their statistics, its dropout is none
             self.model.get_submodule(stage).eval()
         return self
@@ -91,6 +97,8 @@ class Learner(LightningModule):
         torch.manual_seed(self.config.seed * 1_000_003 + batches * self.ranks.world + self.ranks.rank)
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
+        if self.config.hardest < 1:
+            batch = self._hardest(batch)
         self.last = batch
         logits = self(batch.images)
         loss = self.losses(logits, batch).mean()
@@ -100,6 +108,18 @@ class Learner(LightningModule):
             inside = torch.arange(logits.shape[1], device=logits.device)[None] < batch.lengths[:, None]
             self.blank = (logits.argmax(-1)[inside] == BLANK).float().mean().item()
         return loss
+
+    @torch.no_grad()
+    def _hardest(self, batch: Batch) -> Batch:
+        """The crops that are read worst, and some of the others. Reading one takes a third of learning from it."""
+        self.model.eval()
+        losses = self.ctc(self(batch.images), batch).cpu()
+        self.train()
+        hardest = torch.where(losses > HOPELESS, 0.0, losses).argsort(descending=True)
+        kept = max(1, round(len(batch) * self.config.hardest))
+        worst = kept - round(kept * OTHERS)
+        others = hardest[worst:]
+        return batch.only(torch.cat([hardest[:worst], others[torch.randperm(len(others))[: kept - worst]]]))
 
     def losses(self, logits: Tensor, batch: Batch) -> Tensor:
         """What the mean is taken of: while columns are learnt, of each known column; then of each crop."""

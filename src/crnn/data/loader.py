@@ -73,6 +73,14 @@ class Batch:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def only(self, numbers: torch.Tensor) -> Batch:
+        """Some of its crops."""
+        picked: dict[str, Any] = {
+            name: value[numbers.to(value.device)] if isinstance(value, torch.Tensor) else [value[i] for i in numbers]
+            for name, value in vars(self).items()
+        }
+        return Batch(**picked)
+
 
 @dataclass(frozen=True)
 class _Item:
