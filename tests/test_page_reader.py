@@ -78,12 +78,18 @@ def test_sign_that_fills_its_picture_is_read(reader, text, dark):
     assert np.abs(np.subtract(line.box, page.lines[0][1])).max() <= 30
 
 
+def test_each_script_is_read_by_one_bundled_model():
+    assert [reader.name for reader in crnn.PageReader().readers] == ["en", "zh"]
+
+
 def test_lines_of_a_sign_are_read_each(reader):
     page = pages.sign("No smoking\nin this area\nplease", 120, True)
     assert plain(reader.read(page.pixels)[0]) == page.text
 
 
-@pytest.mark.parametrize(("name", "text"), [("test_01", "CREDITWORTHINESS"), ("test_02", "MASSAGING")])
+@pytest.mark.parametrize(
+    ("name", "text"), [("test_01", "CREDITWORTHINESS"), ("test_02", "MASSAGING"), ("test_03", "Pilasters")]
+)
 def test_word_on_a_photograph_is_a_page_of_one_line(reader, name, text):
     assert reader.read(EXAMPLES / f"{name}.jpg").text == text
 
@@ -103,7 +109,7 @@ class Sure:
         return pixels
 
     def read_crops(self, crops):
-        return [crnn.Line(self.text, next(self.confidences)) for _ in crops]
+        return [crnn.Line(self.text, next(self.confidences, 0.0)) for _ in crops]
 
 
 @pytest.mark.parametrize(

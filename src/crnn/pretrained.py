@@ -38,11 +38,19 @@ def find_model(model: str | Path) -> Path:
     return path
 
 
+def different() -> list[str]:
+    """The bundled models without those that read the same characters as one before: `en`, not `en-fast`."""
+    return list({_charset(name): name for name in reversed(names())}.values())[::-1]
+
+
 def knowing(characters: Collection[str]) -> tuple[str, int]:
     """The bundled model whose charset has the most of these characters, and how many it has."""
-    cards = {name: parse_card((WEIGHTS / name / CARD).read_text("utf-8"), name) for name in names()}
-    known = {name: len(set(characters) & set(card["charset"])) for name, card in cards.items()}
+    known = {name: len(set(characters) & set(_charset(name))) for name in names()}
     return max(known.items(), key=lambda each: each[1], default=("", 0))
+
+
+def _charset(name: str) -> tuple[str, ...]:
+    return tuple(parse_card((WEIGHTS / name / CARD).read_text("utf-8"), name)["charset"])
 
 
 def describe() -> list[dict[str, Any]]:

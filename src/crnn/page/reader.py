@@ -33,7 +33,7 @@ _SURE = 0.9  # of a line read with this certainty, a character, no other model i
 _DOUBTFUL = 0.75  # a page read with less may be upside down
 _SPREAD = 32  # lines that tell whether it may be; a page on its side falls into hundreds of pieces
 _SAMPLE = 8  # lines that tell which way up it is
-_FEW = 8  # lines at the most of what may be one line as a whole
+_FEW, _SURE_OF_FEW = 8, 0.97  # lines at the most, read with less certainty, of what may be one line as a whole
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class PageReader:
         if isinstance(model, Recognizer):
             self.readers = [model]
         else:
-            names = pretrained.names() if model == AUTO else [model]
+            names = pretrained.different() if model == AUTO else [model]
             self.readers = [load(name, engine, **decoding) for name in names]
         self.dpi, self.password, self.min_confidence = dpi, password, min_confidence
         self.text_layer = text_layer
@@ -130,7 +130,7 @@ class PageReader:
             others = iter(self._read([crop for i, crop in enumerate(crops) if i % step], views=False))
             lines = [next(others) if i % step else spread[i // step] for i in range(len(crops))]
         _read_again(lines, crops, _doubtful(lines, UNSURE_LONG), partial(self._read, views=True))
-        if len(lines) <= _FEW and _mean_certainty(lines) < _SURE:
+        if len(lines) <= _FEW and _mean_certainty(lines) < _SURE_OF_FEW:
             whole = self._read([pixels], views=True)
             if _says_more(whole[0], lines):
                 finding, lines, turns = _whole(pixels), whole, 0
