@@ -16,24 +16,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crnn.image import Image
-from crnn.page.ink import Grey, drawn, grey_of, ink
+from crnn.page.ink import Grey, drawn, grey_of
+from crnn.page.letters import letter_heights, paper_lacking, usual_height, with_paper
+from crnn.page.skew import skew, straighten
 
-MAX_ANGLE = 15.0  # degrees of skew that are looked for, to either side
 WORK_PIXELS = 20_000_000  # larger pages are searched in a smaller copy; crops are cut from the page itself
 
 MAX_LETTERS = 30_000
-LARGE_TYPE = 1 / 20  # height of letters, of the page's longer side, from which on they are those of a sign
-LONGEST_STRIP = 40  # times as wide as high: of what is longer, the letters cannot be judged in a small copy
 
 Boxes = NDArray[np.int64]  # (n, 4): left, top, right, bottom
 Groups = NDArray[np.int32]  # (n,) the number of the group that each thing is in, -1 none
 
-_SKEW_SIDE, _SKEW_POINTS = 1200, 20_000  # the size at which the skew is measured, and by how many pixels of ink
-_SKEW_LEAST = 3  # pixels between a line's ends: of little text that lies level, the angle is chance
-_EDGE = 24  # the part of a picture that is its edge is one of so many
-_LARGE_LETTERS = 2  # beside smaller ones, at least
 _SMALL_LETTERS = 8  # of a line beside much larger type; fewer may be the texture of what that stands on
-_TYPE_SIDE = 400  # the size at which the letters are
 
 
 @dataclass(frozen=True)
@@ -61,7 +55,7 @@ def find(pixels: Image) -> Finding:
     A sign, a word cut out of a page: what is paper, ink or a picture is told by sizes as they are on pages, so there is
     made as much paper around it as a page has.
     """
-    room = _room(pixels)
+    room = paper_lacking(pixels)
     if not room:
         return _find(pixels)
     rows, columns = pixels.shape[:2]
@@ -69,48 +63,12 @@ def find(pixels: Image) -> Finding:
     if scale < 1:
         pixels = np.asarray(cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
         room = round(room * scale)
-    finding = _find(_with_paper(pixels, room), large_type=True)
+    finding = _find(with_paper(pixels, room), large_type=True)
     lines = [
         replace(line, corners=(line.corners - room) / scale, frame=(line.frame - room) / scale)
         for line in finding.lines
     ]
     return replace(finding, lines=lines)
-
-
-def _room(pixels: Image) -> int:
-    """Pixels of paper that a picture of large type lacks on every side; of other pages 0."""
-    rows, side = pixels.shape[0], max(pixels.shape)
-    if side > LONGEST_STRIP * rows:
-        return 0
-    scale = min(1.0, _TYPE_SIDE / side)
-    small = np.asarray(cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
-    heights = _letter_heights(ink(grey_of(_with_paper(small, max(small.shape)))), max(small.shape)) / scale
-    letters = _usual(heights)
-    # Or a row of large ones beside many that are small. What is large by itself is a frame, a panel or a picture.
-    largest = _usual(heights, 0.8)
-    if np.count_nonzero((heights > 0.7 * largest) & (heights < 1.4 * largest)) >= _LARGE_LETTERS:
-        letters = largest
-    enough = round(letters / LARGE_TYPE)
-    return min(side, enough) if enough > side or letters > rows / 3 else 0
-
-
-def _with_paper(pixels: Image, room: int) -> Image:
-    """With so many pixels more on every side, in the colours of the page's edge there."""
-    paper = np.zeros(pixels.shape, np.float32)
-    deep = max(1, min(pixels.shape[:2]) // _EDGE)
-    for side, strip in (
-        (np.s_[0], pixels[:deep]),
-        (np.s_[-1], pixels[-deep:]),
-        (np.s_[:, 0], pixels[:, :deep].swapaxes(0, 1)),
-        (np.s_[:, -1], pixels[:, -deep:].swapaxes(0, 1)),
-    ):
-        # Of its thirds, so that a gradient goes on; the median, so that letters and frames at the edge do not.
-        thirds = np.array_split(strip, min(3, strip.shape[1]), axis=1)
-        colours = np.array([[np.median(third, axis=(0, 1)) for third in thirds]], np.float32)
-        paper[side] = cv2.resize(colours, (strip.shape[1], 1))[0]
-    wide = cv2.copyMakeBorder(paper, room, room, room, room, cv2.BORDER_REPLICATE).round().astype(np.uint8)
-    wide[room:-room, room:-room] = pixels
-    return wide
 
 
 def _find(pixels: Image, large_type: bool = False) -> Finding:
@@ -141,57 +99,12 @@ def _corners(box: Sequence[float]) -> NDArray[np.float64]:
     return np.array([[left, top, 1], [right, top, 1], [right, bottom, 1], [left, bottom, 1]], np.float64)
 
 
-# ---- skew ------------------------------------------------------------------------------------------------------------
-
-
-def skew(grey: Grey) -> float:
-    """Degrees by which the text runs downwards to the right; 0 where it is level or nothing tells.
-
-    Lines that lie level make the sharpest steps between rows of much and rows of little ink.
-    """
-    scale = min(1.0, _SKEW_SIDE / max(grey.shape))
-    small = np.asarray(cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
-    y, x = np.nonzero(ink(small))
-    if len(x) < 50:
-        return 0.0
-    keep = slice(None, None, -(-len(x) // _SKEW_POINTS))
-    x, y = x[keep] - small.shape[1] / 2, y[keep].astype(np.float64)
-    reach = int(abs(x).max() * np.tan(np.radians(MAX_ANGLE + 1))) + 1
-
-    def sharpness(degrees: float) -> float:
-        rows = np.bincount((y - x * np.tan(np.radians(degrees)) + reach).astype(np.int64))
-        return float(np.square(np.diff(rows.astype(np.float64))).sum())
-
-    coarse = np.arange(-MAX_ANGLE, MAX_ANGLE + 0.1, 0.5)
-    best = max(coarse, key=sharpness)
-    best = max(np.arange(best - 0.5, best + 0.51, 0.05), key=sharpness)
-    if abs(np.ptp(x) * np.tan(np.radians(best))) < _SKEW_LEAST or sharpness(best) < 1.05 * sharpness(0.0):
-        return 0.0
-    return round(float(best), 2)
-
-
-def straighten(pixels: NDArray[Any], angle: float) -> tuple[Image, NDArray[np.float64]]:
-    """The page turned level, whole, and the (2, 3) matrix that takes its points back to the page as it was."""
-    if not angle:
-        return pixels, np.eye(2, 3)
-    rows, columns = pixels.shape[:2]
-    sine, cosine = abs(np.sin(np.radians(angle))), np.cos(np.radians(angle))
-    width, height = round(columns * cosine + rows * sine), round(rows * cosine + columns * sine)
-    matrix = cv2.getRotationMatrix2D((columns / 2, rows / 2), angle, 1.0)
-    matrix[:, 2] += (width / 2 - columns / 2, height / 2 - rows / 2)
-    paper = np.median(pixels[:: max(1, rows // 200), :: max(1, columns // 200)].reshape(-1, 3), axis=0)
-    turned = cv2.warpAffine(
-        pixels, matrix, (width, height), flags=cv2.INTER_CUBIC, borderValue=[float(value) for value in paper]
-    )
-    return np.asarray(turned, np.uint8), np.asarray(cv2.invertAffineTransform(matrix), np.float64)
-
-
 # ---- ink to lines ----------------------------------------------------------------------------------------------------
 
 
 def _search(mask: Grey) -> tuple[Boxes, Groups, Boxes]:
     """Boxes of the lines; whose each pixel is (0 nobody's, i + 1 line i's, -1 something else); vertical rules."""
-    size = _usual(_letter_heights(mask, mask.shape[0] / 3))
+    size = usual_height(letter_heights(mask, mask.shape[0] / 3))
     ruled, vertical = _rules(mask, size)
     mask = np.asarray(cv2.subtract(mask, ruled), np.uint8)
     for attempt in range(3):
@@ -239,25 +152,6 @@ def _extent(parts: Boxes, group: Groups, count: int) -> Boxes:
     for side, widen in enumerate((np.minimum, np.minimum, np.maximum, np.maximum)):
         widen.at(boxes[:, side], group[inside], parts[inside, side])
     return boxes
-
-
-def _letter_heights(mask: Grey, most: float) -> NDArray[np.float64]:
-    """Heights in pixels, up to `most` and in order, of what may be letters or a Chinese character's parts."""
-    stats = cv2.connectedComponentsWithStats(mask, connectivity=8)[2][1:]
-    width, height, area = stats[:, 2], stats[:, 3], stats[:, 4]
-    letter = (height >= 4) & (width >= 2) & (height <= most) & (width <= 12 * height) & (area >= 8)
-    return np.sort(height[letter]).astype(np.float64)
-
-
-def _usual(heights: NDArray[np.float64], part: float = 0.5) -> float:
-    """The height of a usual letter without tails: at least `part` of what is written has no more.
-
-    Dirt is small and many, so every letter counts with its height.
-    """
-    if not len(heights):
-        return 12.0
-    weight = np.cumsum(heights)
-    return max(5.0, float(heights[np.searchsorted(weight, weight[-1] * part)]))
 
 
 def _rules(mask: Grey, size: float) -> tuple[Grey, Boxes]:
