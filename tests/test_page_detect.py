@@ -7,6 +7,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 import crnn
 import pages
+from test_page_reader import run
 
 # text, the four corners of its sign in the scene (clockwise from its top left), paint and ink
 SIGNS = [
@@ -51,3 +52,12 @@ def test_signs_on_a_photograph_are_read_where_they_are(scene):
 
 def test_a_wall_without_text_is_an_empty_page(scene):
     assert crnn.PageReader("en", detector="db").read(np.full_like(scene, 128)).text == ""
+
+
+def test_a_photograph_whose_lines_are_not_found_is_told_from_a_page(scene, tmp_path):
+    path = tmp_path / "scene.png"
+    Image.fromarray(scene).save(path)
+    done = run(path, "-m", "en")
+    assert done.stderr == f"crnn: {path} is hardly read: --detector db finds the lines of photographs and scenes\n"
+    assert done.returncode == 0
+    assert run(path, "-m", "en", "--detector", "db").stderr == ""

@@ -114,6 +114,12 @@ class Page:
     dpi: float | None = None  # pixels an inch, where known
 
     @property
+    def certainty(self) -> float:
+        """Mean certainty of the lines, each counted by its characters; of no text 0."""
+        characters = sum(len(line.text) for line in self.lines)
+        return sum(line.certainty * len(line.text) for line in self.lines) / max(1, characters)
+
+    @property
     def text(self) -> str:
         """With the page's paragraphs and indents; the cells of a table's row are parted by tabs."""
         return "".join(f"{before}{line.text}" for before, line in zip(self._spacing(), self.lines, strict=True))

@@ -209,7 +209,8 @@ def read_page(
     """Read whole pages: lines are found, read and put in order, paragraphs and indents kept.
 
     With a folder as --output, documents that were written there before are left out, so the same command continues
-    interrupted work. What cannot be read is named on stderr, the rest is read, and the exit status is 1.
+    interrupted work. What cannot be read is named on stderr, the rest is read, and the exit status is 1. What is hardly
+    read is named as well, and written.
     """
     from crnn.page import batch
     from crnn.show import draw_page, save_sheet
@@ -236,8 +237,8 @@ def read_page(
             jobs, format.value, reading, batch.parse_pages(pages), workers, progress, watch if show else None
         )
         for outcome in outcomes:
-            for problem in outcome.problems:
-                complain(problem)
+            for sentence in (*outcome.problems, *outcome.doubts):
+                complain(sentence)
             failed = failed or bool(outcome.problems)
         if done := sum(job.done for job in jobs):
             complain(f"{done} of {len(jobs)} documents were there already and not read again")

@@ -16,7 +16,7 @@ from crnn.document import Page
 from crnn.errors import ConfigError, CrnnError, PageError
 from crnn.image import Image
 from crnn.page.formats import FORMATS, Writer
-from crnn.page.reader import SUFFIXES, PageReader
+from crnn.page.reader import DOUBTFUL, SUFFIXES, PageReader
 from crnn.page.searchable import PdfWriter
 
 Progress = Callable[[str, int, int], None]  # what, pages done, of how many
@@ -34,11 +34,12 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a job: pages read, and a sentence for everything that could not be read."""
+    """What became of a job: pages read, and a sentence for everything that could not be read, or hardly."""
 
     job: Job
     pages: int
     problems: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
 
 
 def plan(sources: Sequence[Path], output: Path | None, kind: str) -> list[Job]:
@@ -132,6 +133,7 @@ def read_document(
 ) -> Outcome:
     """Read one document and write it, page by page. A page that cannot be read is a problem, the others are written."""
     read, problems = 0, []
+    hardly: list[int] = []
     try:
         sheets = reader.sheets(job.source, pages)
         first = next(sheets, None)  # opens the document before anything is written
@@ -141,6 +143,8 @@ def read_document(
                 if sheet.page is not None:
                     writer.add(sheet.page, sheet.pixels, sheet.own_text)
                     read += 1
+                    if sheet.page.lines and not sheet.own_text and sheet.page.certainty < DOUBTFUL:
+                        hardly.append(sheet.number)
                     if watch is not None and sheet.pixels is not None:
                         watch(sheet.page, sheet.pixels)
                 elif sheet.error is not None:
@@ -153,7 +157,16 @@ def read_document(
                 raise PageError(problems[0] if problems else f"{job.source} has no pages")
     except CrnnError as error:
         problems = problems or [str(error)]
-    return Outcome(job, read, tuple(problems))
+    return Outcome(job, read, tuple(problems), _doubts(reader, job.source, read, hardly))
+
+
+def _doubts(reader: PageReader, source: Path, pages: int, hardly: Sequence[int]) -> tuple[str, ...]:
+    """A sentence, if any of this document's pages are hardly read."""
+    if not hardly:
+        return ()
+    which = "" if pages == 1 else f" on page{'s' if len(hardly) > 1 else ''} {', '.join(map(str, hardly))}"
+    hint = ": --detector db finds the lines of photographs and scenes" if reader.detector == "lines" else ""
+    return (f"{source} is hardly read{which}{hint}",)
 
 
 def _open_writer(job: Job, kind: str, password: str | None) -> Writer | PdfWriter:

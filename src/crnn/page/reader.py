@@ -30,7 +30,7 @@ TEXT_LAYERS = ("ignore", "keep")
 SUFFIXES = (*image.SUFFIXES, ".pdf")
 
 _SURE = 0.9  # of a line read with this certainty, a character, no other model is asked
-_DOUBTFUL = 0.75  # a page read with less may be upside down
+DOUBTFUL = 0.75  # a page read with less certainty a character may be upside down, or its lines are not found
 _SPREAD = 32  # lines that tell whether it may be; a page on its side falls into hundreds of pieces
 _SAMPLE = 8  # lines that tell which way up it is
 _FEW, _SURE_OF_FEW = 8, 0.97  # lines at the most, read with less certainty, of what may be one line as a whole
@@ -80,7 +80,7 @@ class PageReader:
             names = pretrained.different() if model == AUTO else [model]
             self.readers = [load(name, engine, **decoding) for name in names]
         self.dpi, self.password, self.min_confidence = dpi, password, min_confidence
-        self.text_layer = text_layer
+        self.text_layer, self.detector = text_layer, detector
         self._find: Callable[[Image], Finding] = find if detector == "lines" else Detector()
 
     def read(self, source: ImageSource, pages: Sequence[int] | None = None) -> Document:
@@ -153,12 +153,12 @@ class PageReader:
 
     def _turns(self, pixels: Image, finding: Finding, lines: Sequence[Line]) -> int:
         """Quarter turns, counter-clockwise, after which the page is read best; tried only where it reads badly."""
-        if not lines or _mean_certainty(lines) >= _DOUBTFUL:
+        if not lines or _mean_certainty(lines) >= DOUBTFUL:
             return 0
         found = {0: _mean_certainty(_longest(lines))}
         upside_down = [line.crop[::-1, ::-1] for line in _longest(finding.lines)]
         found[2] = _mean_certainty(self._read([np.ascontiguousarray(crop) for crop in upside_down], views=False))
-        if max(found.values()) < _DOUBTFUL:
+        if max(found.values()) < DOUBTFUL:
             for turns in (1, 3):
                 sideways = self._find(np.ascontiguousarray(np.rot90(pixels, turns)))
                 found[turns] = _mean_certainty(
@@ -199,8 +199,8 @@ def _read_again(
 def _says_more(whole: Line, lines: Sequence[Line]) -> bool:
     """Is a picture read as a single line, such as a word on a photograph, surer than its lines are, and is nothing lost
     that is surely read in those?"""
-    read = sum(len(line.text) for line in lines if line.certainty >= _DOUBTFUL)
-    return whole.certainty > max(_mean_certainty(lines), _DOUBTFUL) and len(whole.text) >= read
+    read = sum(len(line.text) for line in lines if line.certainty >= DOUBTFUL)
+    return whole.certainty > max(_mean_certainty(lines), DOUBTFUL) and len(whole.text) >= read
 
 
 def _whole(pixels: Image) -> Finding:
