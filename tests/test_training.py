@@ -22,13 +22,13 @@ from crnn.callbacks import Progress
 from crnn.charset import ENGLISH, Charset
 from crnn.cli import app
 from crnn.config import OptimiserConfig, SourceConfig, load_config, to_toml
-from crnn.data.loader import Batch
+from crnn.data.loader import NO_TARGET, Batch
 from crnn.data.prepare import prepare
 from crnn.devices import Ranks
 from crnn.errors import ConfigError, CrnnError, DataError, ModelError
 from crnn.image import Preprocessing
 from crnn.journal import read_log
-from crnn.learner import Learner
+from crnn.learner import SURELY, Learner, mislabelled
 from crnn.model import CRNN, Architecture
 from crnn.optimiser import growth, schedule
 from crnn.synth.corpus import Corpus
@@ -202,6 +202,29 @@ def test_only_the_hardest_crops_are_learnt_from(tmp_path, folder, monkeypatch):
     one, two = (load_file(each / "weights.safetensors") for each in (tmp_path / "old", run))
     same = {name for name in one if torch.equal(one[name], two[name])}
     assert same and same == {name for name in one if "running" in name or "num_batches" in name}
+
+
+def test_a_real_crop_that_is_surely_read_otherwise_is_taken_for_mislabelled():
+    logits = torch.full((4, 6, 4), -8.0)
+    logits[:, torch.arange(6), torch.tensor([0, 1, 0, 2, 0, 0])] = 8.0  # reads 1, 2 in the first five columns
+    logits[1, 3, 3] = 8.0  # not sure whether 2 or 3
+    columns = torch.full((4, 6), NO_TARGET)
+    columns[3] = 0  # rendered
+    batch = Batch(
+        images=torch.zeros(4, 1, 32, 24),
+        lengths=torch.full((4,), 5),
+        targets=torch.tensor([[1, 3], [1, 3], [1, 2], [1, 3]], dtype=torch.int32),
+        target_lengths=torch.full((4,), 2),
+        columns=columns,
+        fold_case=torch.zeros(4, dtype=torch.bool),
+        labels=["13", "13", "12", "13"],
+        paths=[""] * 4,
+    )
+    config = replace(load_config("tiny"), init="en", column_steps=0, hardest=0.5)
+    learner = Learner(CRNN(Architecture(**SMALL), 4), Charset("123"), Preprocessing(), config, [], [], Ranks())
+    losses = learner.ctc(logits, batch)
+    assert losses[0] > SURELY > losses[2]
+    assert mislabelled(logits, losses, batch).tolist() == [True, False, False, False]
 
 
 def test_a_block_of_a_stage_can_be_frozen_and_one_that_is_not_there_is_named(tmp_path):

@@ -27,6 +27,7 @@ from crnn.model import CRNN
 from crnn.optimiser import make_optimiser, schedule
 
 HOPELESS = 4.0  # loss a character of crops that nobody could read: at chance, of 55 characters
+SURELY = 0.03  # and of readings as likely as 0.97 a character: where a label says something else, mostly it is wrong
 OTHERS = 1 / 4  # part of the hardest crops that are any others, so that nothing is forgotten
 SHOWN = 8  # crops of every validation that are shown with what was read in them
 
@@ -113,9 +114,11 @@ class Learner(LightningModule):
     def _hardest(self, batch: Batch) -> Batch:
         """The crops that are read worst, and some of the others. Reading one takes a third of learning from it."""
         self.model.eval()
-        losses = self.ctc(self(batch.images), batch).cpu()
+        logits = self(batch.images)
+        losses = self.ctc(logits, batch).cpu()
         self.train()
-        hardest = torch.where(losses > HOPELESS, 0.0, losses).argsort(descending=True)
+        pointless = (losses > HOPELESS) | mislabelled(logits, losses, batch)
+        hardest = torch.where(pointless, 0.0, losses).argsort(descending=True)
         kept = max(1, round(len(batch) * self.config.hardest))
         worst = kept - round(kept * OTHERS)
         others = hardest[worst:]
@@ -225,6 +228,17 @@ class Learner(LightningModule):
 
     def val_dataloader(self) -> list[Iterable[Batch]]:
         return [_InOrder(source, self.charset, self.preprocessing, self.ranks) for _, source in self._data.valid]
+
+
+def mislabelled(logits: Tensor, losses: Tensor, batch: Batch) -> Tensor:
+    """(N,) bool: crops that are surely read otherwise than their labels say, by the likeliest class of each column.
+    Rendered ones never are: they show what their labels say."""
+    wrong = torch.zeros(len(batch), dtype=torch.bool)
+    for i in (batch.columns == NO_TARGET).all(1).nonzero()[:, 0].tolist():
+        columns = logits[i, : int(batch.lengths[i])].float()
+        doubt = (columns.logsumexp(-1) - columns.max(-1).values).sum() / max(1, int(batch.target_lengths[i]))
+        wrong[i] = bool(doubt < SURELY < losses[i])
+    return wrong
 
 
 def read_texts(logits: Tensor, batch: Batch, charset: Charset) -> list[str]:
