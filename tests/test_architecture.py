@@ -31,6 +31,7 @@ LAYERS = [
         "savedmodel",
         "training",
         "evaluation",
+        "mislabelled",
         "breakdown",
         "predictions",
         "report",

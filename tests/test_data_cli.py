@@ -9,8 +9,10 @@ import sys
 import time
 from pathlib import Path
 
+import cv2
 import pytest
 
+import pages
 from crnn.data.sources import FORMATS
 from crops import write_folder
 
@@ -110,3 +112,25 @@ def test_ctrl_c_leaves_nothing_half_written_and_the_same_command_goes_on(tmp_pat
     assert not list((tmp_path / "out" / ".prepare").glob("*.tfrecord"))
     assert crnn(*command[3:]).returncode == 0
     assert len(list((tmp_path / "out").glob("*.tfrecord"))) == 75
+
+
+def test_labels_that_a_model_surely_reads_otherwise(tmp_path: Path) -> None:
+    def folder(name: str, labels: dict[str, str]) -> Path:
+        (tmp_path / name).mkdir()
+        for shown in labels:
+            cv2.imwrite(str(tmp_path / name / f"{shown}.png"), pages.sign(shown, 24, True).pixels)
+        lines = [f"{shown}.png\t{label}\n" for shown, label in labels.items()]
+        (tmp_path / name / "labels.tsv").write_text("".join(lines), encoding="utf-8")
+        return tmp_path / name
+
+    capitals = folder(
+        "capitals", {"Market": "MARKET", "Harbour": "HARBOUR", "Garden": "GARDNE", "OPEN DAILY": "OPENDAILY"}
+    )
+    done = crnn("data", "check", capitals, "--model", "en")
+    assert "  1 × surely read otherwise — most such labels are wrong" in done.stdout
+    assert "      Garden.png: 'GARDNE' is read 'Garden'\n" in done.stdout
+    assert done.returncode == 0
+    as_shown = folder("as_shown", {"Market": "MARKET", "Harbour": "Harbour"})
+    found = json.loads(crnn("data", "check", as_shown, "--model", "en", "--json").stdout)["odd"][0]
+    assert (found["reason"], found["examples"]) == ("surely read otherwise", ["Market.png: 'MARKET' is read 'Market'"])
+    assert "surely" not in crnn("data", "check", as_shown).stdout

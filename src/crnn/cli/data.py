@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from crnn.cli.options import Json
+from crnn.cli.options import Json, open_reader
 from crnn.cli.program import app
 from crnn.cli.terminal import bar, bars, print_json, training_packages
 from crnn.errors import ConfigError
@@ -138,6 +139,10 @@ app.add_typer(data_app, name="data")
 def data_check(
     sources: _Sources,
     charset: _For = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", help="Name the labels that this model surely reads otherwise as well."),
+    ] = None,
     format: _SourceFormat = _Format.auto,
     workers: _Workers = None,
     as_json: Json = False,
@@ -150,6 +155,12 @@ def data_check(
         report = check(
             sources, charset=known, preprocessing=preprocessing, format=format.value, workers=workers, progress=progress
         )
+    if model:
+        from crnn.mislabelled import mislabelled
+
+        found = mislabelled(open_reader(model, {}), sources, format.value, lambda read: bar(read, "Reading"))
+        if found.count:
+            report = replace(report, odd=(found, *report.odd))
     print_json(report.to_dict()) if as_json else print(report)
     if report.unfit:
         raise typer.Exit(1)

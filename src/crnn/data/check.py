@@ -58,6 +58,7 @@ ADVICE = {
     "duplicate": "the same image with the same label is there before: one is enough",
     "same image, other label": "the same image is there before with another label: find out which is right",
     # samples to look at
+    "surely read otherwise": "most such labels are wrong: correct those (crnn evaluate --report shows the images)",
     "near-empty image": "look whether there is any text in it (crnn data preview)",
     "tiny image": "fewer than 8 pixels high: use a better scan if there is one",
     "tall image": "if the text is vertical or turned, turn the image",
