@@ -58,6 +58,7 @@ def test_a_photograph_whose_lines_are_not_found_is_told_from_a_page(scene, tmp_p
     path = tmp_path / "scene.png"
     Image.fromarray(scene).save(path)
     done = run(path, "-m", "en")
-    assert done.stderr == f"crnn: {path} is hardly read: --detector db finds the lines of photographs and scenes\n"
+    said = f"crnn: {path} is hardly read: --detector db finds the lines of photographs and scenes"
+    assert done.stderr.splitlines()[-1] == said
     assert done.returncode == 0
-    assert run(path, "-m", "en", "--detector", "db").stderr == ""
+    assert "crnn:" not in run(path, "-m", "en", "--detector", "db").stderr
