@@ -12,7 +12,7 @@ import typer
 
 from crnn.cli.options import Json, open_reader
 from crnn.cli.program import app
-from crnn.cli.terminal import bar, bars, print_json, training_packages
+from crnn.cli.terminal import bar, bars, only_our_stderr, print_json, training_packages
 from crnn.errors import ConfigError
 
 
@@ -151,14 +151,16 @@ def data_check(
     from crnn.data.check import check
 
     known, preprocessing = _made_for(charset)
+    reader = open_reader(model, {}) if model else None  # what is wrong with it is said before anything is looked at
     with bars() as progress:
         report = check(
             sources, charset=known, preprocessing=preprocessing, format=format.value, workers=workers, progress=progress
         )
-    if model:
+    if reader:
         from crnn.mislabelled import mislabelled
 
-        found = mislabelled(open_reader(model, {}), sources, format.value, lambda read: bar(read, "Reading"))
+        with only_our_stderr():
+            found = mislabelled(reader, sources, format.value, lambda read: bar(read, "Reading"))
         if found.count:
             report = replace(report, odd=(found, *report.odd))
     print_json(report.to_dict()) if as_json else print(report)
