@@ -130,7 +130,7 @@ def test_labels_that_a_model_surely_reads_otherwise(tmp_path: Path) -> None:
     assert "  1 × surely read otherwise — most such labels are wrong" in done.stdout
     assert "      Garden.png: 'GARDNE' is read 'Garden'\n" in done.stdout
     assert done.returncode == 0
-    as_shown = folder("as_shown", {"Market": "MARKET", "Harbour": "Harbour"})
+    as_shown = folder("as_shown", {"Market": "MARKET", "Harbour": "Harbour", "Exit": ""})
     found = json.loads(crnn("data", "check", as_shown, "--model", "en", "--json").stdout)["odd"][0]
     assert (found["reason"], found["examples"]) == ("surely read otherwise", ["Market.png: 'MARKET' is read 'Market'"])
     assert "surely" not in crnn("data", "check", as_shown).stdout

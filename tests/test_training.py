@@ -28,7 +28,7 @@ from crnn.devices import Ranks
 from crnn.errors import ConfigError, CrnnError, DataError, ModelError
 from crnn.image import Preprocessing
 from crnn.journal import read_log
-from crnn.learner import SURELY, Learner, mislabelled
+from crnn.learner import SURELY, Learner, read_otherwise
 from crnn.model import CRNN, Architecture
 from crnn.optimiser import growth, schedule
 from crnn.synth.corpus import Corpus
@@ -224,7 +224,7 @@ def test_a_real_crop_that_is_surely_read_otherwise_is_taken_for_mislabelled():
     learner = Learner(CRNN(Architecture(**SMALL), 4), Charset("123"), Preprocessing(), config, [], [], Ranks())
     losses = learner.ctc(logits, batch)
     assert losses[0] > SURELY > losses[2]
-    assert mislabelled(logits, losses, batch).tolist() == [True, False, False, False]
+    assert read_otherwise(logits, losses, batch).tolist() == [True, False, False, False]
 
 
 def test_a_block_of_a_stage_can_be_frozen_and_one_that_is_not_there_is_named(tmp_path):

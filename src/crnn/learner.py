@@ -117,7 +117,7 @@ class Learner(LightningModule):
         logits = self(batch.images)
         losses = self.ctc(logits, batch).cpu()
         self.train()
-        pointless = (losses > HOPELESS) | mislabelled(logits, losses, batch)
+        pointless = (losses > HOPELESS) | read_otherwise(logits, losses, batch)
         hardest = torch.where(pointless, 0.0, losses).argsort(descending=True)
         kept = max(1, round(len(batch) * self.config.hardest))
         worst = kept - round(kept * OTHERS)
@@ -230,7 +230,7 @@ class Learner(LightningModule):
         return [_InOrder(source, self.charset, self.preprocessing, self.ranks) for _, source in self._data.valid]
 
 
-def mislabelled(logits: Tensor, losses: Tensor, batch: Batch) -> Tensor:
+def read_otherwise(logits: Tensor, losses: Tensor, batch: Batch) -> Tensor:
     """(N,) bool: crops that are surely read otherwise than their labels say, by the likeliest class of each column.
     Rendered ones never are: they show what their labels say."""
     wrong = torch.zeros(len(batch), dtype=torch.bool)
