@@ -9,6 +9,13 @@ from crnn.marks import kept, typeset
     ("text", "expected"),
     [
         ("窗口.", "窗口。"),
+        ("例子 . . . . 5", "例子. . . . 5"),
+        ("first argument，when", "first argument,when"),
+        ("maintree：C:/texlive（2022）", "maintree:C:/texlive(2022)"),
+        ("is～in～conflict with", "is~in~conflict with"),
+        ("9:36～1", "9:36～1"),
+        ("选项～is~的", "选项～is～的"),
+        ("名称 a～b", "名称 a~b"),
         ("几节中,将会", "几节中，将会"),
         ("时间:12", "时间：12"),
         ("他(从无到有)决定", "他（从无到有）决定"),

@@ -32,6 +32,8 @@ PASSWORD, FOR, BUILDING = [2, 1, 2, 2, 1, 2, 2], [2, 2], [2, 1, 2, 2, 1, 2, 2]  
         ("password for buildingon", [5, 2], 1, "password for building on"),
         ("password for buildingon", [5, 2], 4, "password for building on"),
         ("password for buildingon", [2, 2], 4, "password for buildingon"),
+        ("password for building,12", [2, 5, 2], 4, "password for building, 12"),
+        ("password for building,12", [2, 2, 2], 4, "password for building,12"),
     ],
 )
 def test_missed_spaces_are_told_from_loose_letters(read, rest, scale, expected):

@@ -4,8 +4,8 @@ The rule, for texts that are rendered and for those that are read: a mark that t
 full-width, two hyphens beside one or its marks are the Chinese dash unless they touch a Latin word, and so is one dash
 at the beginning or behind a sentence, where no range can be, the number of a heading ends with a point, brackets and
 quotation marks go by what they hold or touch and come in pairs, full-width marks and signs bring their own room and
-have no spaces beside them, a percent sign is half-width, a circle between Chinese digits is their zero, and everything
-else stays as it is.
+have no spaces beside them, a percent sign is half-width, a circle between Chinese digits is their zero, marks between
+Latin words where nothing is Chinese are half-width, and everything else stays as it is.
 """
 
 from __future__ import annotations
@@ -23,6 +23,11 @@ OPENING, CLOSING = "“‘（《「【〔『〖〈", "”’）》」】〕』�
 WIDE = dict(zip(",.:;!?()", "，。：；！？（）", strict=True))
 # A piece of a Chinese line may hold marks alone. Quotation marks, dashes and points are other scripts', too.
 _CHINESE = re.compile(f"{HAN}|[，。、；：！？（）《》「」【】〔〕『』〖〗〈〉]")
+# Of a line without those, whose letters are all Latin ones, no mark is full-width.
+_NO_LATIN = re.compile(f"{HAN}|[。、《》「」【】〔〕『』〖〗〈〉]")
+_LATIN = re.compile("[A-Za-z]")
+_LATIN_WAVE = re.compile(r"(?<!\d)～|～(?!\d)")
+_NARROW = str.maketrans({wide: plain for plain, wide in WIDE.items()})
 
 
 def _quoted(found: re.Match[str]) -> str:
@@ -45,7 +50,7 @@ _RULES: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
     *((re.compile(rf"(?<={HAN}){re.escape(mark)}"), WIDE[mark]) for mark in ",:;!?)"),
     *((re.compile(rf"{re.escape(mark)}(?={HAN})"), WIDE[mark]) for mark in ",:;!?"),
     (re.compile(rf"^({_NUMERAL})(?:\.(?![0-9A-Za-z.])|。(?!—|$))"), r"\1．"),
-    (re.compile(rf"(?<={HAN})\.(?![0-9A-Za-z.])"), "。"),
+    (re.compile(rf"(?<={HAN})\.(?![0-9A-Za-z.]| \.)"), "。"),
     (re.compile(r"(?<=\d)．(?=\d)"), "."),
     (re.compile(rf"(?<={HAN})'([^']+)'(?![A-Za-z])|'([^']+)'(?={HAN})"), r"‘\1\2’"),
     (re.compile(rf"'(?={HAN})"), "‘"),
@@ -57,6 +62,7 @@ _RULES: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
     (re.compile(r"“([^“”\"]*)\"(?![^“]*”)"), r"“\1”"),
     (re.compile(rf"(?<=[{_HAN}{CLOSING}…]) *--(?![->A-Za-z0-9])|(?<![-!A-Za-z0-9])--(?= *[{_HAN}{OPENING}])"), "——"),
     (re.compile(rf"(?<={HAN}) *~(?!/) *|(?<=\d) *~ *(?=\d)| *~ *(?={HAN})"), "～"),
+    (re.compile(rf"(?<![{_HAN}\d])～(?![{_HAN}\d])"), "~"),
     (re.compile(r" *([，。．：；！？（）、《》「」【】〔〕『』〖〗〈〉～…—]) *"), r"\1"),
     (re.compile(rf"^—(?=[{_HAN}{OPENING}])|(?<=[。！？…”’》])(?:—(?![—-])|—-|-—|一(?:—(?!—)|(?=《)| +))"), "——"),
     (re.compile(rf"(?<={HAN}) +(?=[“‘])|(?<=[”’]) +(?={HAN})"), ""),
@@ -71,6 +77,8 @@ _ROUNDS = 4  # of 91,000 random strings 199 took three, none more
 
 def typeset(text: str) -> str:
     """The marks by the rule. Some spaces are left out, some dashes doubled; all else is kept or replaced one by one."""
+    if _LATIN.search(text) and not _NO_LATIN.search(text):
+        text = _LATIN_WAVE.sub("~", text.translate(_NARROW))
     if not _CHINESE.search(text):
         return text
     # What one rule makes, one before it may go by: again until nothing changes, so that such a text stays as it is.

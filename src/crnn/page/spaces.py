@@ -11,6 +11,7 @@ from crnn.image import Image
 _LIKE_A_SPACE = 0.6  # of the usual space's width on the line
 _UNLIKE_A_GAP = 1.5  # times as wide as nine tenths of the white between letters: where print is broken, that is wide,
 _PIXELS = 2  # and so much wider: on a screen letters are 1 to 3 pixels apart, words 4
+_ENDS = ",;:!?)"  # behind these words are parted, too
 
 
 def add_spaces(line: Line, crop: Image) -> Line:
@@ -45,7 +46,7 @@ def add_spaces(line: Line, crop: Image) -> Line:
     for i, character in enumerate(line.characters):
         characters.append(character)
         following = line.characters[min(i + 1, len(line.characters) - 1)]
-        if i in added and _parts_words(character.text) and _parts_words(following.text):
+        if i in added and (_is_of_word(character.text) or character.text in _ENDS) and _is_of_word(following.text):
             start, end = added[i]
             box = (start, character.box[1], end, character.box[3])
             characters.append(Character(" ", min(character.confidence, following.confidence), box))
@@ -63,5 +64,5 @@ def _white(crop: Image) -> list[tuple[int, int]]:
     return list(zip(edges[::2], edges[1::2], strict=True))
 
 
-def _parts_words(character: str) -> bool:
+def _is_of_word(character: str) -> bool:
     return character.isalnum() and character < "⺀"
