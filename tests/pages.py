@@ -177,6 +177,51 @@ def screenshot() -> Drawn:
     return page
 
 
+def contents() -> Drawn:
+    """Titles, and rows of dots to the numbers of their pages."""
+    page = blank(height=1000)
+    write(page, "Contents", (120, 160), 44, BOLD)
+    titles = ("The harbour", "Ships and anchors", "The first chart", "Bread and boots", "Lanterns", "What it cost")
+    for row in range(12):
+        y, inner = 260 + 50 * row, row % 3 > 0
+        left = 160 if inner else 120
+        end = left + write(page, f"{row // 3 + 1}{f'.{row % 3}' if inner else ''} {titles[row % 6]}", (left, y))
+        write(page, str(3 + 9 * row), (1084 - 15 * len(str(3 + 9 * row)), y))
+        for x in range(-(-(end + 14) // 9) * 9, 1020, 9):
+            cv2.circle(page.pixels, (x, y - 2), 2, (20, 20, 20), -1)
+    return page
+
+
+def manual() -> Drawn:
+    """What is typed on grey panels, what comes of it in frames beside them, and text between."""
+    page = blank(height=1000)
+    for top in (120, 420, 720):
+        cv2.rectangle(page.pixels, (110, top), (640, top + 160), (204, 204, 204), -1)
+        cv2.rectangle(page.pixels, (670, top + 20), (1110, top + 140), (20, 20, 20), 1)
+        for row, (typed, comes) in enumerate((("\\begin{chart}", "Chart 1.4.2"), ("the old pole", "the old pole"))):
+            write(page, typed, (134, top + 54 + 64 * row), 24, MONO)
+            write(page, comes, (700, top + 64 + 48 * row), 26)
+        text = "A chart is set between two rules, and its number stands beside it" if top < 700 else "as on sheet 17."
+        paragraphs(page, [text, "on the left."], 110, top + 186, 1000)
+    return page
+
+
+def paper() -> Drawn:
+    """Small print in two columns, the second shorter, a photograph in the first and frames below the second."""
+    page = blank(2480, 3508)
+    rng = np.random.default_rng(7)
+    noise = sum(cv2.resize(rng.uniform(0, 255, (rows, rows * 3 // 2)), (1100, 700)) for rows in (6, 24, 96)) / 3
+    page.pixels[200:900, 100:1200] = (3 * (noise - 100)).clip(0, 255).astype(np.uint8)[..., np.newaxis]
+    write(page, "Figure 1. The harbour from the hill.", (100, 960), 28, BOLD)
+    below = paragraphs(page, [" ".join(ENGLISH)] * 4, 100, 1010, 1100, size=28)
+    write(page, "Sources", (100, below + 120), 36, BOLD)
+    paragraphs(page, ENGLISH, 100, below + 160, 1100, size=28)
+    paragraphs(page, [" ".join(ENGLISH)] * 5, 1280, 200, 1100, size=28, indent=40)
+    for left in (1300, 1850):  # empty figures
+        cv2.rectangle(page.pixels, (left, 2700), (left + 500, 3100), (20, 20, 20), 2)
+    return page
+
+
 def rotated(page: Drawn, degrees: float) -> Drawn:
     """Turned clockwise on a larger sheet. The boxes are left out."""
     height, width = page.pixels.shape[:2]
@@ -290,4 +335,5 @@ ALL = {
     "table without rules": lambda: table(False), "rotated 3°": lambda: rotated(english(), 3),
     "noisy scan": lambda: scanned(english()), "screenshot": screenshot,
     "terminal": terminal, "leaflet": leaflet, "poster": poster, "price": price,
+    "contents": contents, "manual": manual, "paper": paper,
 }  # fmt: skip

@@ -15,6 +15,8 @@ _NOISY = 16.0  # contrast of bare paper
 _STANDS_OUT, _SPECK = 60, 4  # grey levels between a coloured ground and what is drawn on it, and pixels of it at least
 _FAINT, _STRONG = 38, 140  # limits of the contrast, of 255, from which on a pixel is ink
 _ALIKE, _RUNS_THROUGH = 20, 0.85  # grey levels within a panel's own colour, and how much of a row it is at its edges
+_EDGES = 16  # pixels beyond a panel, from which on what is on the paper may be in reach of it
+_GROUND, _STROKE = 0.02, 250  # of the page, that a ground is at least; of its longer side, that strokes are at most
 _FAINT_COLOUR = 24  # of a difference of two channels; JPEG halves that of thin strokes
 
 Grey: TypeAlias = NDArray[np.uint8]  # (H, W)
@@ -93,7 +95,23 @@ def _paper(grey: Grey) -> Grey:
             if _has_edges(small[here], inside):
                 box = (left / scale, top / scale, (left + across) / scale, (top + down) / scale)
                 _fill_panel(grey, paper, box, inside)
+    _fill_ground(grey, paper)
     return paper
+
+
+def _fill_ground(grey: Grey, paper: Grey) -> None:
+    """Make the page's own colour the paper wherever it is seen as a large even ground: between two panels a wide
+    neighbourhood is mostly theirs."""
+    brush = max(grey.shape) // _STROKE | 1
+    if brush < 3:  # strokes and grounds differ too little
+        return
+    colour = int(np.bincount(paper.ravel()).argmax())
+    like = (cv2.absdiff(grey, colour) < _ALIKE // 2).astype(np.uint8)  # type: ignore[call-overload]
+    even = cv2.morphologyEx(like, cv2.MORPH_OPEN, np.ones((brush, brush), np.uint8))
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(even, connectivity=4)
+    large = stats[:, 4] >= _GROUND * grey.size
+    large[0] = False
+    paper[large[labels]] = colour
 
 
 def _has_edges(grey: NDArray[Any], inside: NDArray[Any]) -> bool:
@@ -112,6 +130,8 @@ def _fill_panel(grey: Grey, paper: Grey, box: Sequence[float], inside: NDArray[A
     here = (slice(top, bottom), slice(left, right))
     colour = int(np.median(inside))
     like = (cv2.absdiff(grey[here], colour) < _ALIKE).astype(np.uint8)  # type: ignore[call-overload]
+    if reach > _EDGES:  # not the edges of letters beside it
+        like = cv2.morphologyEx(like, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
     closed = cv2.morphologyEx(like, cv2.MORPH_CLOSE, np.ones((reach | 1, reach | 1), np.uint8))
     for shape in (cv2.MORPH_RECT, cv2.MORPH_ELLIPSE):  # up to its corners, also where those are round
         brush = cv2.getStructuringElement(shape, (reach | 1, reach | 1))

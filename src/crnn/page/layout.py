@@ -13,7 +13,8 @@ from crnn.document import Place
 
 Boxes = NDArray[np.float64]  # (n, 4): left, top, right, bottom, on a straight page
 
-_GUTTER = 0.7  # narrowest space between columns, of a line's height
+_GUTTER = 0.5  # narrowest space between columns, of a line's height
+_ALIKE, _SOME = 0.7, 3  # part of each other's width that columns of one width have; lines that make a column
 _GAP = 1.3  # a blank line: the next line is so many times further away than usual
 
 
@@ -111,7 +112,7 @@ def _best_run(
         both = [k for k in range(start, end) if len(set(np.searchsorted(gutters, rows[k][:, 0]).tolist())) > 1]
         if len(both) > most:
             most = len(both)
-            first, last = _trim(rows, start, end, both)
+            first, last = _trim(rows, start, end, both, gutters)
             kept = reduce(lambda a, b: _common(a, b, least), white[first:last])
             best = (first, last, _inner(kept, np.concatenate(rows[first:last])))
         if most >= len(rows) - start:
@@ -126,19 +127,31 @@ def _common(
     return [(start, end) for start, end in shared if end - start >= least]
 
 
-def _trim(rows: Sequence[Boxes], start: int, end: int, both: Sequence[int]) -> tuple[int, int]:
-    """Without the rows at either end that have text on one side only and stand at a distance."""
+def _trim(
+    rows: Sequence[Boxes], start: int, end: int, both: Sequence[int], gutters: Sequence[float]
+) -> tuple[int, int]:
+    """Without the rows at either end that have text on one side only and stand at a distance; but columns of one width
+    may be of different lengths."""
     tops = [float(row[:, 1].min()) for row in rows]
     pitch = float(np.median(np.diff(tops[both[0] : both[-1] + 1]))) if len(both) > 1 else 0.0
+    shared = np.concatenate(rows[both[0] : both[-1] + 1])
+    column = np.searchsorted(gutters, shared[:, 0])
+    widths = [_usual_width(shared[column == number]) for number in np.unique(column)]
+    least = _ALIKE * max(widths) if min(widths) >= _ALIKE * max(widths) else np.inf
     for k in range(both[0], start, -1):
-        if tops[k] - tops[k - 1] > 1.6 * pitch:
+        if tops[k] - tops[k - 1] > 1.6 * pitch and _usual_width(np.concatenate(rows[start:k])) < least:
             start = k
             break
     for k in range(both[-1] + 1, end):
-        if tops[k] - tops[k - 1] > 1.6 * pitch:
+        if tops[k] - tops[k - 1] > 1.6 * pitch and _usual_width(np.concatenate(rows[k:end])) < least:
             end = k
             break
     return start, end
+
+
+def _usual_width(boxes: Boxes) -> float:
+    """Of a few lines 0: a heading, the number of the page."""
+    return float(np.median(boxes[:, 2] - boxes[:, 0])) if len(boxes) >= _SOME else 0.0
 
 
 def _white(boxes: Boxes, left: float, right: float, least: float) -> list[tuple[float, float]]:
@@ -168,10 +181,8 @@ def _is_table(boxes: Boxes, here: NDArray[np.int64], gutters: Sequence[float], r
     counts = np.bincount(column, minlength=len(gutters) + 1)
     if np.sort(counts)[-2] <= 2:
         return True
-    top, bottom = boxes[here, 1].min(), boxes[here, 3].max()
-    for x in [(rule[0] + rule[2]) / 2 for rule in rules if rule[1] < bottom and rule[3] > top]:
-        if boxes[here, 0].min() - 3 * height.max() < x < boxes[here, 2].max() + 3 * height.max() and len(rules) > 2:
-            return True
+    if _are_ruled(boxes[here], rules):
+        return True
     level = [(abs(middle[column != c] - m) < 0.4 * h).any() for m, h, c in zip(middle, height, column, strict=True)]
     fills = []
     for number in np.unique(column):
@@ -180,6 +191,15 @@ def _is_table(boxes: Boxes, here: NDArray[np.int64], gutters: Sequence[float], r
         fills.append(float(np.median(width) / max(1.0, boxes[own, 2].max() - boxes[own, 0].min())))
     lengths = np.median((boxes[here, 2] - boxes[here, 0]) / height)
     return float(np.mean(level)) >= 0.7 and (lengths < 8 or float(np.median(fills)) < 0.7)
+
+
+def _are_ruled(here: Boxes, rules: Boxes) -> bool:
+    """Do vertical rules run beside most of these rows? The frames of figures stand beside few."""
+    middle, height = (here[:, 1] + here[:, 3]) / 2, (here[:, 3] - here[:, 1]).max()
+    x = (rules[:, 0] + rules[:, 2]) / 2
+    beside = rules[(here[:, 0].min() - 3 * height < x) & (x < here[:, 2].max() + 3 * height)]
+    ruled = (beside[:, 1] <= middle[:, None]) & (middle[:, None] <= beside[:, 3])
+    return len(rules) > 2 and float(np.mean(ruled.any(axis=1))) > 0.5
 
 
 def _table(boxes: Boxes, here: NDArray[np.int64], gutters: Sequence[float]) -> _Table:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -12,17 +14,53 @@ from crnn.page.ink import Grey, grey_of, ink
 LARGE_TYPE = 1 / 20  # height of letters, of the page's longer side, from which on they are those of a sign
 LONGEST_STRIP = 40  # times as wide as high: of what is longer, the letters cannot be judged in a small copy
 
-_SIDE = 400  # the size at which they are measured
+_SIDES = (400, 1000)  # the sizes at which they are measured, the second where the first tells of large ones
 _EDGE = 24  # the part of a picture that is its edge is one of so many
+_LARGEST = 5  # letters of a page, of the height of usual ones: titles
+_RAGGED = 800  # square of its outline over its area, beyond that of large letters
+_DENSE = 0.1  # part of its box that a picture fills
+_FILLED = 0.3  # part of its box that is known as picture, where all of the box is one
+_TONES = 20.0  # standard deviation of its grey levels
 _LARGE_LETTERS = 2  # beside smaller ones, at least
 
 
 def letter_heights(mask: Grey, most: float) -> NDArray[np.float64]:
     """Heights in pixels, up to `most` and in order, of what may be letters or a Chinese character's parts."""
-    stats = cv2.connectedComponentsWithStats(mask, connectivity=8)[2][1:]
+    stats = cv2.connectedComponentsWithStats(mask, connectivity=8)[2]
+    return np.sort(stats[_like_letters(stats, most), 3]).astype(np.float64)
+
+
+def _like_letters(stats: NDArray[Any], most: float) -> NDArray[np.bool_]:
     width, height, area = stats[:, 2], stats[:, 3], stats[:, 4]
     letter = (height >= 4) & (width >= 2) & (height <= most) & (width <= 12 * height) & (area >= 8)
-    return np.sort(height[letter]).astype(np.float64)
+    letter[0] = False  # the paper
+    return letter
+
+
+def without_pictures(mask: Grey, grey: Grey) -> Grey:
+    """The mask without photographs: what is much larger than letters and of many tones, and what stands within it."""
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    width, height, area = stats[:, 2], stats[:, 3], stats[:, 4]
+    size = usual_height(np.sort(height[_like_letters(stats, mask.shape[0] / 3)]).astype(np.float64))
+    large = (np.minimum(width, height) > _LARGEST * size) & (area > _DENSE * width * height)
+    large[0] = False
+    inner = cv2.erode(mask, np.ones((3, 3), np.uint8))  # at their edges letters are of all tones, too
+    pictures = np.zeros_like(mask)
+    for number in np.nonzero(large)[0]:
+        left, top, across, down = stats[number, :4].tolist()
+        here = (slice(top, top + down), slice(left, left + across))
+        own = labels[here] == number
+        tones = grey[here][own & (inner[here] > 0)]
+        if len(tones) and tones.std() > _TONES:
+            pictures[here][own] = 255
+    reach = round(_LARGEST * size / 2) | 1
+    within = cv2.morphologyEx(pictures, cv2.MORPH_CLOSE, np.ones((reach, reach), np.uint8))
+    rows, columns = mask.shape
+    for left, top, across, down, area in cv2.connectedComponentsWithStats(within)[2][1:].tolist():
+        inside = (left > 0) + (top > 0) + (left + across < columns) + (top + down < rows)
+        if inside >= 3 and area >= _FILLED * across * down:
+            within[top : top + down, left : left + across] = 255
+    return np.where(within > 0, np.uint8(0), mask)
 
 
 def usual_height(heights: NDArray[np.float64], part: float = 0.5) -> float:
@@ -41,9 +79,20 @@ def paper_lacking(pixels: Image) -> int:
     rows, side = pixels.shape[0], max(pixels.shape)
     if side > LONGEST_STRIP * rows:
         return 0
-    scale = min(1.0, _SIDE / side)
+    lacking = 0
+    for width in _SIDES:
+        lacking = _lacking(pixels, min(1.0, width / side))
+        # In a small copy the lines of a page of small print run into each other.
+        if not lacking or width >= side:
+            break
+    return lacking
+
+
+def _lacking(pixels: Image, scale: float) -> int:
+    rows, side = pixels.shape[0], max(pixels.shape)
     small = np.asarray(cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
-    heights = letter_heights(ink(grey_of(with_paper(small, max(small.shape)))), max(small.shape)) / scale
+    mask = _without_figures(ink(grey_of(with_paper(small, max(small.shape)))), round(max(small.shape) * LARGE_TYPE))
+    heights = letter_heights(mask, max(small.shape)) / scale
     letters = usual_height(heights)
     # Or a row of large ones beside many that are small. What is large by itself is a frame, a panel or a picture.
     largest = usual_height(heights, 0.8)
@@ -51,6 +100,18 @@ def paper_lacking(pixels: Image) -> int:
         letters = largest
     enough = round(letters / LARGE_TYPE)
     return min(side, enough) if enough > side or letters > rows / 3 else 0
+
+
+def _without_figures(mask: Grey, large: int) -> Grey:
+    """The mask without what is `large` and has more edge than letters: photographs, frames, square codes."""
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    figure = np.zeros(len(stats), bool)
+    for number in np.nonzero(stats[1:, 3] >= large)[0] + 1:
+        left, top, across, down, area = stats[number].tolist()
+        part = (labels[top : top + down, left : left + across] == number).astype(np.uint8)
+        contours, _ = cv2.findContours(part, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+        figure[number] = sum(cv2.arcLength(contour, True) for contour in contours) ** 2 > _RAGGED * area
+    return np.where(figure[labels], np.uint8(0), mask)
 
 
 def with_paper(pixels: Image, room: int) -> Image:

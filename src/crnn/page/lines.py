@@ -17,16 +17,17 @@ from numpy.typing import NDArray
 
 from crnn.image import Image
 from crnn.page.ink import Grey, drawn, grey_of
-from crnn.page.letters import letter_heights, paper_lacking, usual_height, with_paper
+from crnn.page.letters import letter_heights, paper_lacking, usual_height, with_paper, without_pictures
+from crnn.page.rules import Boxes, leaders, rules, to_boxes
 from crnn.page.skew import skew, straighten
 
 WORK_PIXELS = 20_000_000  # larger pages are searched in a smaller copy; crops are cut from the page itself
 
 MAX_LETTERS = 30_000
 
-Boxes = NDArray[np.int64]  # (n, 4): left, top, right, bottom
 Groups = NDArray[np.int32]  # (n,) the number of the group that each thing is in, -1 none
 
+_ROWS_OF_COLUMNS = 3  # with the same small space
 _SMALL_LETTERS = 8  # of a line beside much larger type; fewer may be the texture of what that stands on
 
 
@@ -81,7 +82,7 @@ def _find(pixels: Image, large_type: bool = False) -> Finding:
         small = pixels
     angle = skew(grey_of(small))
     straight, back = straighten(small, angle)
-    mask = drawn(straight)
+    mask = without_pictures(drawn(straight), grey_of(straight))
     boxes, owner, vertical = _search(mask)
     if large_type:
         boxes, owner = _search_small(mask, boxes, owner)
@@ -104,12 +105,14 @@ def _corners(box: Sequence[float]) -> NDArray[np.float64]:
 
 def _search(mask: Grey) -> tuple[Boxes, Groups, Boxes]:
     """Boxes of the lines; whose each pixel is (0 nobody's, i + 1 line i's, -1 something else); vertical rules."""
+    leading = leaders(mask)
+    mask = np.asarray(cv2.subtract(mask, leading), np.uint8)
     size = usual_height(letter_heights(mask, mask.shape[0] / 3))
-    ruled, vertical = _rules(mask, size)
+    ruled, vertical = rules(mask, size)
     mask = np.asarray(cv2.subtract(mask, ruled), np.uint8)
     for attempt in range(3):
         _, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
-        parts, area = _to_boxes(stats), stats[:, 4].astype(np.int64)
+        parts, area = to_boxes(stats), stats[:, 4].astype(np.int64)
         member = _group(parts, _letters(parts, area, size, mask.shape), size, mask.shape)
         member = _adopt(parts, area, _join_words(parts, member, vertical, far=False))
         member = _join_words(parts, member, vertical, far=True)
@@ -120,7 +123,7 @@ def _search(mask: Grey) -> tuple[Boxes, Groups, Boxes]:
             mask[row, left:right] = 0
     boxes = _extent(parts, member, int(member.max(initial=-1)) + 1)
     owned = (member + 1)[labels]
-    owned[ruled > 0] = -1
+    owned[(ruled > 0) | (leading > 0)] = -1
     return boxes, owned, vertical
 
 
@@ -138,13 +141,6 @@ def _search_small(mask: Grey, boxes: Boxes, owner: Groups) -> tuple[Boxes, Group
     return boxes, owner
 
 
-def _to_boxes(stats: NDArray[Any]) -> Boxes:
-    boxes = stats[:, :4].astype(np.int64)
-    boxes[:, 2:] += boxes[:, :2]
-    boxes[0] = 0  # the first component is the paper
-    return boxes
-
-
 def _extent(parts: Boxes, group: Groups, count: int) -> Boxes:
     """Boxes (count, 4) around the parts of every group; groups below 0 are no groups."""
     boxes = np.tile(np.array([2**31, 2**31, -1, -1]), (count, 1))
@@ -152,24 +148,6 @@ def _extent(parts: Boxes, group: Groups, count: int) -> Boxes:
     for side, widen in enumerate((np.minimum, np.minimum, np.maximum, np.maximum)):
         widen.at(boxes[:, side], group[inside], parts[inside, side])
     return boxes
-
-
-def _rules(mask: Grey, size: float) -> tuple[Grey, Boxes]:
-    """The pixels of long straight lines, and the boxes of the vertical ones."""
-    found = np.zeros_like(mask)
-    boxes = []
-    for upright, length in ((False, round(8 * size)), (True, round(5 * size))):
-        thicken = np.ones((1, 3) if upright else (3, 1), np.uint8)
-        run = np.ones((length, 1) if upright else (1, length), np.uint8)
-        runs = cv2.dilate(cv2.morphologyEx(cv2.dilate(mask, thicken), cv2.MORPH_OPEN, run), np.ones((3, 3), np.uint8))
-        _, labels, stats, _ = cv2.connectedComponentsWithStats(np.asarray(runs, np.uint8), connectivity=8)
-        across, along = (stats[:, 2], stats[:, 3]) if upright else (stats[:, 3], stats[:, 2])
-        thin = (along >= 10 * across) & (across <= max(9, 0.9 * size))
-        thin[0] = False
-        found[thin[labels]] = 255
-        if upright:
-            boxes = [_to_boxes(stats)[thin]]
-    return np.asarray(cv2.bitwise_and(found, mask), np.uint8), boxes[0]
 
 
 def _letters(parts: Boxes, area: NDArray[np.int64], size: float, shape: tuple[int, ...]) -> NDArray[np.bool_]:
@@ -208,7 +186,7 @@ def _join_words(parts: Boxes, group: Groups, vertical: Boxes, far: bool) -> Grou
     numbers, place = np.unique(group, return_inverse=True)
     compact: Groups = np.asarray(place - np.searchsorted(numbers, 0)).astype(np.int32)
     boxes = _extent(parts, compact, int(compact.max(initial=-1)) + 1)
-    pairs = _side_by_side(boxes, vertical, 3.0 if far else 0.9)
+    pairs = _side_by_side(boxes, vertical, 3.0 if far else 0.6)
     if far:
         pairs = [pair for pair in pairs if _is_word_space(boxes, *pair)]
     joined = _unite(pairs, len(boxes))
@@ -245,27 +223,37 @@ def _is_word_space(boxes: Boxes, i: int, j: int) -> bool:
     start, end = int(boxes[i, 2]), int(boxes[j, 0])
     top, bottom = int(min(boxes[i, 1], boxes[j, 1])), int(max(boxes[i, 3], boxes[j, 3]))
     height = bottom - top
-    if end - start <= 0.9 * height:
-        return True
+    near = end - start <= height
     middle = (boxes[:, 1] + boxes[:, 3]) / 2
+    if near:  # as wide as others of its row, where all letters have one width for instance
+        row = boxes[np.abs(middle - (top + bottom) / 2) < 0.3 * height]
+        spaces = np.sort(row[:, 0])[1:] - np.sort(row[:, 2])[:-1]
+        if np.count_nonzero(np.abs(spaces - (end - start)) <= 0.3 * (end - start)) > 2:
+            return True
     parted, covered = 0, False
     for down in (True, False):
         distance = middle - bottom if down else top - middle
         reached = 0.0
-        for _ in range(2):  # the next two rows
+        for _ in range(_ROWS_OF_COLUMNS if near else 2):
             ahead = distance > reached
             nearest = distance[ahead].min(initial=np.inf)
             if nearest > reached + 2 * height:
                 break
             row = boxes[ahead & (distance < nearest + 0.6 * height)]
             margin = 0.2 * (end - start)
-            if ((row[:, 0] < end - margin) & (row[:, 2] > start + margin)).any():
+            # A line of a column may begin further left than an indented one, or end further right than a short one.
+            until = row[(row[:, 0] > start) & (row[:, 2] >= end), 0].min(initial=end)
+            since = row[(row[:, 2] < end) & (row[:, 0] <= start), 2].max(initial=start)
+            within = (row[:, 0] < until - margin) & (row[:, 2] > since + margin)
+            if within.any() or until - since <= min(0.9 * height, 0.8 * (end - start)):
                 covered = True
                 break
-            if not (row[:, 2] <= start + margin).any() or not (row[:, 0] >= end - margin).any():
+            if not (row[:, 2] <= since + margin).any() or not (row[:, 0] >= until - margin).any():
                 break
             parted += 1
             reached = nearest + 0.6 * height
+    if near:
+        return parted < _ROWS_OF_COLUMNS
     if parted:
         return parted < 2 and covered and end - start <= 1.5 * height
     return covered or end - start <= 1.3 * height

@@ -32,6 +32,7 @@ SUFFIXES = (*image.SUFFIXES, ".pdf")
 _SURE = 0.9  # of a line read with this certainty, a character, no other model is asked
 DOUBTFUL = 0.75  # a page read with less certainty a character may be upside down, or its lines are not found
 _SPREAD = 32  # lines that tell whether it may be; a page on its side falls into hundreds of pieces
+_LETTERS = 2  # of most lines, where a page falls into letters
 _SAMPLE = 8  # lines that tell which way up it is
 _FEW, _SURE_OF_FEW = 8, 0.97  # lines at the most, read with less certainty, of what may be one line as a whole
 
@@ -152,13 +153,15 @@ class PageReader:
         return lines
 
     def _turns(self, pixels: Image, finding: Finding, lines: Sequence[Line]) -> int:
-        """Quarter turns, counter-clockwise, after which the page is read best; tried only where it reads badly."""
-        if not lines or _mean_certainty(lines) >= DOUBTFUL:
+        """Quarter turns, counter-clockwise, after which the page is read best; tried only where it reads badly or in
+        letters, as a page on its side does."""
+        in_letters = len(lines) >= _SPREAD // 2 and np.median([len(line.text) for line in lines]) <= _LETTERS
+        if not lines or (_mean_certainty(lines) >= DOUBTFUL and not in_letters):
             return 0
         found = {0: _mean_certainty(_longest(lines))}
         upside_down = [line.crop[::-1, ::-1] for line in _longest(finding.lines)]
         found[2] = _mean_certainty(self._read([np.ascontiguousarray(crop) for crop in upside_down], views=False))
-        if max(found.values()) < DOUBTFUL:
+        if in_letters or max(found.values()) < DOUBTFUL:
             for turns in (1, 3):
                 sideways = self._find(np.ascontiguousarray(np.rot90(pixels, turns)))
                 found[turns] = _mean_certainty(

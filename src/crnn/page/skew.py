@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from crnn.image import Image
 from crnn.page.ink import Grey, ink
+from crnn.page.letters import without_pictures
 
 MAX_ANGLE = 15.0  # degrees of skew that are looked for, to either side
 
@@ -24,7 +25,7 @@ def skew(grey: Grey) -> float:
     """
     scale = min(1.0, _SIDE / max(grey.shape))
     small = np.asarray(cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
-    y, x = np.nonzero(ink(small))
+    y, x = np.nonzero(without_pictures(ink(small), small))
     if len(x) < 50:
         return 0.0
     keep = slice(None, None, -(-len(x) // _POINTS))

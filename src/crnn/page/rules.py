@@ -1,0 +1,87 @@
+"""What is drawn between the lines of text: rules, such as the sides of boxes and tables, and leaders, the rows of dots
+from a title to the number of its page."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from crnn.page.ink import Grey
+from crnn.page.letters import letter_heights, usual_height
+
+Boxes = NDArray[np.int64]  # (n, 4): left, top, right, bottom
+
+_DOTS, _CLOSE_DOTS = 5, 9  # of a leader at least, and where they stand as close as the six of a Chinese ellipsis
+_APART = 0.5  # from dot to dot, of the height of a usual letter: not that close
+_DOT = 0.45  # height of the dots, of a usual letter's, at most
+
+
+def to_boxes(stats: NDArray[Any]) -> Boxes:
+    boxes = stats[:, :4].astype(np.int64)
+    boxes[:, 2:] += boxes[:, :2]
+    boxes[0] = 0  # the first component is the paper
+    return boxes
+
+
+def rules(mask: Grey, size: float) -> tuple[Grey, Boxes]:
+    """The pixels of long straight lines, and the boxes of the vertical ones."""
+    found = np.zeros_like(mask)
+    boxes = []
+    for upright, length in ((False, round(8 * size)), (True, round(5 * size))):
+        thicken = np.ones((1, 3) if upright else (3, 1), np.uint8)
+        run = np.ones((length, 1) if upright else (1, length), np.uint8)
+        runs = cv2.dilate(cv2.morphologyEx(cv2.dilate(mask, thicken), cv2.MORPH_OPEN, run), np.ones((3, 3), np.uint8))
+        _, labels, stats, _ = cv2.connectedComponentsWithStats(np.asarray(runs, np.uint8), connectivity=8)
+        across, along = (stats[:, 2], stats[:, 3]) if upright else (stats[:, 3], stats[:, 2])
+        thin = (along >= 10 * across) & (across <= max(9, 0.9 * size))
+        thin[0] = False
+        found[thin[labels]] = 255
+        if upright:
+            boxes = [to_boxes(stats)[thin]]
+    return np.asarray(cv2.bitwise_and(found, mask), np.uint8), boxes[0]
+
+
+def leaders(mask: Grey) -> Grey:
+    """The pixels of dots that stand in a row, equally far from each other."""
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    boxes, sides = to_boxes(stats), stats[:, 2:4]
+    round_ = (sides.min(axis=1) >= 2) & (sides.max(axis=1) <= 1.5 * sides.min(axis=1) + 1)
+    round_ &= stats[:, 4] >= 0.5 * sides.prod(axis=1)
+    round_[0] = False
+    dots = np.nonzero(round_)[0]
+    runs = [run for row in _rows(boxes, dots) for run in _runs(boxes, row)]
+    found = np.zeros(len(boxes), bool)
+    for run in runs:
+        found[run] = True
+    letter = usual_height(letter_heights(np.where(found[labels], np.uint8(0), mask), mask.shape[0] / 3))
+    for run in runs:
+        apart = (boxes[run[-1], 0] - boxes[run[0], 0]) / (len(run) - 1)
+        far = len(run) >= _CLOSE_DOTS or apart >= _APART * letter
+        found[run] = far and sides[run, 1].max() <= _DOT * letter
+    return np.where(found[labels], mask, np.uint8(0))
+
+
+def _rows(boxes: Boxes, dots: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Dots on one level, from left to right."""
+    if not len(dots):
+        return []
+    dots = dots[boxes[dots, 3].argsort(kind="stable")]
+    rows = np.split(dots, np.nonzero(np.diff(boxes[dots, 3]) > 1)[0] + 1)
+    return [row[boxes[row, 0].argsort()] for row in rows if len(row) >= _DOTS]
+
+
+def _runs(boxes: Boxes, row: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Those of a row that are alike and equally far apart."""
+    left, right = boxes[row, 0], boxes[row, 2]
+    steps, widths = np.diff(left + right) / 2, right - left
+    alike = np.abs(np.diff(widths)) <= np.maximum(1, 0.3 * widths[1:])
+    breaks = [0]
+    for k, (before, step) in enumerate(pairwise(steps), 1):
+        if abs(step - before) > max(1.5, 0.12 * before) or not alike[k]:
+            breaks.append(k)
+    runs = [row[start : end + 1] for start, end in pairwise([*breaks, len(steps)])]
+    return [run for run in runs if len(run) >= _DOTS]
