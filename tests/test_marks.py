@@ -2,7 +2,7 @@
 
 import pytest
 
-from crnn.marks import kept, typeset
+from crnn.marks import kept, quoted, typeset
 
 
 @pytest.mark.parametrize(
@@ -117,3 +117,18 @@ def test_one_dash_at_the_beginning_or_behind_a_sentence_is_two_at_its_place(text
     assert typeset(text) == expected
     assert typeset(expected) == expected
     assert kept(text, expected) == places
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('The *figure" environment', 'The "figure" environment'),
+        ('says (*Glass," he said', 'says ("Glass," he said'),
+        ('2 *3 and "so"', '2 *3 and "so"'),
+        ('* item "one"', '* item "one"'),
+        ('int *p = "x"', 'int *p = "x"'),
+        ('a*b"', 'a*b"'),
+    ],
+)
+def test_a_star_before_a_closing_quotation_mark_opens(text, expected):
+    assert quoted(text) == expected

@@ -72,6 +72,7 @@ _RULES: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
     (re.compile(rf"\(((?:(?!{HAN})[^（）()])*)）"), r"(\1)"),
     (re.compile(rf"([→①-⑩★■●◆]) +(?={HAN})|(?<={HAN}) +(?=[→①-⑩★■●◆])"), r"\1"),
 ]
+_STAR = re.compile(r'(?<![^\s(\[])\*(?=\w[^*"]*(?<!\s)")')
 _ROUNDS = 4  # of 91,000 random strings 199 took three, none more
 
 
@@ -89,6 +90,12 @@ def typeset(text: str) -> str:
         if text == before:
             break
     return text
+
+
+def quoted(text: str) -> str:
+    """A star before what a typed quotation mark closes is one, too, character by character: to readers that know no
+    printed marks, those that open look like that."""
+    return _STAR.sub('"', text)
 
 
 def kept(text: str, typeset: str) -> list[int]:

@@ -17,6 +17,7 @@ from crnn import image, pretrained
 from crnn.document import Box, Character, Document, Line, Page
 from crnn.errors import ConfigError, CrnnError, ImageError, PageError
 from crnn.image import Image, ImageSource
+from crnn.marks import quoted
 from crnn.page.detect import Detector
 from crnn.page.layout import arrange
 from crnn.page.lines import Finding, FoundLine, find
@@ -179,7 +180,7 @@ def _arranged(lines: Sequence[Line], width: int, height: int) -> Page:
 
 def _read_with(reader: Recognizer, crops: Sequence[Image], views: bool) -> list[Line]:
     lines = reader.read_crops([reader.crop(crop, any_width=True, views=views) for crop in crops])
-    return [add_spaces(_with_bullet(line), crop) for line, crop in zip(lines, crops, strict=True)]
+    return [add_spaces(_with_quotes(_with_bullet(line)), crop) for line, crop in zip(lines, crops, strict=True)]
 
 
 def _doubtful(lines: Sequence[Line], sure: float) -> list[int]:
@@ -219,6 +220,12 @@ def _with_bullet(line: Line) -> Line:
         return line
     first = replace(line.characters[0], text="•")
     return replace(line, text="•" + line.text[1:], characters=(first, *line.characters[1:]))
+
+
+def _with_quotes(line: Line) -> Line:
+    text = quoted(line.text)
+    characters = [replace(character, text=mark) for character, mark in zip(line.characters, text, strict=True)]
+    return replace(line, text=text, characters=tuple(characters))
 
 
 def _mean_certainty(lines: Sequence[Line]) -> float:
