@@ -235,6 +235,30 @@ def test_what_is_typed_is_drawn_and_labelled_by_the_rule_for_marks(monkeypatch):
     assert (sample.boxes[:, 0] / 10).tolist() == [0, 1, 2, 4, 5, 7, 8, 9]  # the spaces beside the dash are gone
 
 
+def test_quotation_marks_are_drawn_as_print_has_them_and_labelled_as_they_are_typed(monkeypatch):
+    drawn = []
+
+    def seen(text, face, rng, smallest):
+        drawn.append(text)
+        return np.zeros((20, 10 * len(text), 3), np.uint8), np.zeros((len(text), 4), np.float32)
+
+    monkeypatch.setitem(LOOKS, "screen", seen)
+    faces = [Face(str(FONTS / "Go-Mono.ttf"), 0, frozenset(ENGLISH + "“”‘’–"))]
+
+    def labels(charset: str) -> list[str]:
+        drawn.clear()
+        corpus = Corpus(Charset(charset), WORDS, mix={"punctuated": 1.0})
+        source = Renderer(corpus, faces, looks={"screen": 1.0})
+        return [source[i].text for i in range(600)]
+
+    typed = labels(ENGLISH)
+    assert [text.translate(str.maketrans("“”‘’–", "\"\"''-")) for text in drawn] == typed
+    quoted = [text for text, label in zip(drawn, typed, strict=True) if '"' in label]
+    assert 0.3 < sum('"' not in text for text in quoted) / len(quoted) < 0.9
+    assert any(text.startswith("“") for text in quoted) and any(text.endswith("”") for text in quoted)
+    assert labels(ENGLISH + "“”‘’–") == drawn  # a charset that has both says which
+
+
 def test_what_is_missing_or_wrong_is_said(tmp_path):
     with pytest.raises(DataError, match="no such font file or folder"):
         find_faces([tmp_path / "nowhere"], Charset("a"))

@@ -34,6 +34,9 @@ _TYPED = (*"-/_+=@#", "--", "--", " -- ", " -- ", " - ", "...", ". ", ", ", ": "
 _TYPED_AROUND = ('"{}"', '"{}"', "'{}'", "({})", "({})", "`{}`", "<{}>", "[{}]", "“{}”", "（{}）")
 _ENCLOSED = ("《{}》", "《{}》", "（{}）", "（{}）", "“{}”", "“{}”", "[{}]", "「{}」", "【{}】", "‘{}’")
 _DASHES = ("——", "——", "--", "--", "-- ")  # before a name, as printed and as typed
+# What is typed, and what is printed for it at the beginning and at the end of what it encloses.
+PRINTED = {'"': "“”", "'": "‘’", "-": "––"}
+_PRINTED = re.compile(r"[\"']|(?<=\d)-(?=\d)|(?<= )-(?= )")
 # Letters whose forms differ in nothing but size.
 _SIZELESS = re.compile("[cosvwxz ]+")
 # What decompositions do not say: between other scripts' characters a Cyrillic О looks like a Latin O, and so on.
@@ -272,6 +275,16 @@ class Corpus:
     def _characters(self, rng: random.Random) -> str:
         # Charsets of thousands: a line of any of them is a dozen rare ones for the price of one crop.
         return "".join(rng.choice(self._symbols) for _ in range(rng.randint(2, self.max_length)))
+
+
+def printed(text: str) -> str:
+    """With quotation marks and dashes as books and letters have them, one for one."""
+
+    def form(found: re.Match[str]) -> str:
+        opens = not found.start() or text[found.start() - 1] in " ([{<\"'-"
+        return PRINTED[found[0]][0 if opens else 1]
+
+    return _PRINTED.sub(form, text)
 
 
 def _broken(line: str) -> str:

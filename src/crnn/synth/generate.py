@@ -17,7 +17,7 @@ from crnn.config import SynthConfig
 from crnn.data import parallel
 from crnn.errors import DataError
 from crnn.marks import kept
-from crnn.synth.corpus import Corpus
+from crnn.synth.corpus import PRINTED, Corpus, printed
 from crnn.synth.fonts import Face, find_faces
 from crnn.synth.looks import LOOKS
 
@@ -25,6 +25,7 @@ from crnn.synth.looks import LOOKS
 DEFAULT_LOOKS = {"photo": 0.56, "document": 0.12, "scan": 0.20, "screen": 0.12}
 SHARED_MARKS = frozenset("“”‘’…—·°×±")  # of Latin faces and of those of other scripts
 LATIN_BESIDE = 0.4  # of the texts in two scripts, how many have their Latin letters in a face of their own
+PRINT = 0.6  # of the texts with such marks, how many have them as print has them where the charset has the typed ones
 CHUNK = 100  # crops that a process renders and hands over together
 
 
@@ -71,7 +72,9 @@ class Renderer:
     ) -> Renderer:
         """From text files and font folders, which default to what the machine has, or faces that were found already."""
         corpus = Corpus.load(charset, settings.corpus, settings.mix or None, settings.max_length)
-        faces = find_faces(settings.fonts, charset) if faces is None else faces
+        if faces is None:
+            forms = "".join(sorted(set("".join(PRINTED.values())) - set(charset.characters)))
+            faces = find_faces(settings.fonts, Charset(charset.characters + forms))
         return cls(corpus, faces, seed, dict(settings.looks or DEFAULT_LOOKS), settings.smallest)
 
     def __getitem__(self, index: int) -> Rendered:
@@ -82,10 +85,18 @@ class Renderer:
             if face is None:
                 continue
             look = rng.choices(self._looks, self._weights)[0]
-            image, boxes = look(text, face, rng, self.smallest)
+            image, boxes = look(self._printed(text, face, rng), face, rng, self.smallest)
             if image.shape[1] <= self.max_aspect * image.shape[0]:
                 label = self.corpus.label(text)
                 return Rendered(image, label, boxes[kept(text, label)])
+
+    def _printed(self, text: str, face: Face, rng: random.Random) -> str:
+        """What a charset has as it is typed is mostly printed otherwise: “Don’t” reads "Don't" with such a one."""
+        form = printed(text)
+        new = set(form) - set(text)
+        if not new or any(mark in self.corpus.charset for mark in new) or not face.covers(form):
+            return text
+        return form if rng.random() < PRINT else text
 
     def _face_for(self, text: str, rng: random.Random) -> Face | None:
         rarest = min(text, key=lambda c: len(self._having[c]))
