@@ -224,6 +224,8 @@ def _with_bullet(line: Line) -> Line:
 
 def _with_quotes(line: Line) -> Line:
     text = quoted(line.text)
+    if text == line.text:
+        return line
     characters = [replace(character, text=mark) for character, mark in zip(line.characters, text, strict=True)]
     return replace(line, text=text, characters=tuple(characters))
 
