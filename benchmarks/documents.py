@@ -1,9 +1,12 @@
-"""Pages of PDF documents read as pictures, against the text that the documents hold: characters and reading order.
+"""Pages of documents read as pictures, against the text that they hold: characters and reading order.
 
-    python benchmarks/documents.py FOLDER|PDF... [--pages 3] [--dpi 300] [--tesseract]
+    python benchmarks/documents.py FOLDER|PDF|PNG... [--pages 3] [--dpi 300] [--tesseract]
+
+Of a PDF, pages at equal distances; of a PNG, what stands in the text file of its name (benchmarks/screenshots.py makes
+them of web pages).
 
 Debian's texlive-publishers-doc, texlive-humanities-doc and texlive-lang-chinese hold papers, theses and manuals in
-English and Chinese (`dpkg -x PACKAGE.deb OUT`, then OUT/usr/share/doc/texlive-doc). Pages stand at equal distances.
+English and Chinese (`dpkg -x PACKAGE.deb OUT`, then OUT/usr/share/doc/texlive-doc).
 
 * CER: every line of the document's text that has six characters and more, all of which `zh` knows, against the stretch
   of what was read that is most like it; without spaces and rows of dots, quotation marks and dashes of one form, marks
@@ -19,11 +22,10 @@ import re
 import subprocess
 import tempfile
 import unicodedata
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pypdfium2
-from PIL import Image
 from rapidfuzz import fuzz
 from rapidfuzz.distance import Indel, Levenshtein
 
@@ -48,29 +50,34 @@ def main() -> None:
     reader = crnn.PageReader(arguments.model, dpi=arguments.dpi)
     known = set(load_card(pretrained.find_model("zh")).charset.characters)
     totals: dict[str, list[float]] = {}
-    paths = [
-        path for given in arguments.documents for path in (sorted(given.rglob("*.pdf")) if given.is_dir() else [given])
-    ]
-    for path in paths:
-        document = pypdfium2.PdfDocument(path)
-        count = len(document)
-        for number in sorted({1 + int((k + 0.5) * count / arguments.pages) for k in range(arguments.pages)}):
-            lines = own_lines(document[number - 1])
-            if sum(len(line) for line in lines) < 100:
-                continue
-            read = {"crnn": [line.text for line in reader.read(path, pages=[number])[0].lines]}
-            if arguments.tesseract:
-                read["tesseract"] = tesseract(document[number - 1], arguments.dpi)
-            shown = []
-            for name, texts in read.items():
-                errors, characters = compare(lines, texts, known)
-                order = Indel.normalized_similarity(flat("".join(lines)), flat("".join(texts)))
-                total = totals.setdefault(name, [0, 0, 0, 0])
-                totals[name] = [sum(pair) for pair in zip(total, (errors, characters, order, 1), strict=True)]
-                shown.append(f"{name} CER {100 * errors / max(1, characters):6.2f} %, order {order:.3f}")
-            print(f"{path.stem[:32]:32} {number:4}  {'   '.join(shown)}", flush=True)
+    for given in arguments.documents:
+        for path in sorted(p for p in given.rglob("*") if p.suffix in (".pdf", ".png")) if given.is_dir() else [given]:
+            for number, lines in sheets(path, arguments.pages):
+                read = {"crnn": [line.text for line in reader.read(path, pages=[number])[0].lines]}
+                if arguments.tesseract:
+                    read["tesseract"] = tesseract(path, number, arguments.dpi)
+                shown = []
+                for name, texts in read.items():
+                    errors, characters = compare(lines, texts, known)
+                    order = Indel.normalized_similarity(flat("".join(lines)), flat("".join(texts)))
+                    total = totals.setdefault(name, [0, 0, 0, 0])
+                    totals[name] = [sum(pair) for pair in zip(total, (errors, characters, order, 1), strict=True)]
+                    shown.append(f"{name} CER {100 * errors / max(1, characters):6.2f} %, order {order:.3f}")
+                print(f"{path.stem[:32]:32} {number:4}  {'   '.join(shown)}", flush=True)
     for name, (errors, characters, order, pages) in totals.items():
         print(f"{name}: {pages} pages, CER {100 * errors / characters:.2f} %, order {order / pages:.3f}")
+
+
+def sheets(path: Path, pages: int) -> Iterator[tuple[int, list[str]]]:
+    """Numbers of pages, at equal distances, and the lines of their text, of which there are a hundred characters."""
+    if path.suffix == ".png":
+        yield 1, re.split(r"[\n\t]", path.with_suffix(".txt").read_text(encoding="utf-8"))
+        return
+    document = pypdfium2.PdfDocument(path)
+    for number in sorted({1 + int((k + 0.5) * len(document) / pages) for k in range(pages)}):
+        lines = own_lines(document[number - 1])
+        if sum(len(line) for line in lines) >= 100:
+            yield number, lines
 
 
 def own_lines(page: pypdfium2.PdfPage) -> list[str]:
@@ -99,10 +106,12 @@ def compare(lines: list[str], texts: list[str], known: set[str]) -> tuple[int, i
     return errors, characters
 
 
-def tesseract(page: pypdfium2.PdfPage, dpi: float) -> list[str]:
+def tesseract(path: Path, number: int, dpi: float) -> list[str]:
     with tempfile.NamedTemporaryFile(suffix=".png") as file:
-        Image.fromarray(np.asarray(page.render(scale=dpi / 72).to_pil().convert("RGB"))).save(file.name, dpi=(dpi, dpi))
-        command = ["tesseract", file.name, "-", "-l", "chi_sim+eng"]
+        if path.suffix == ".pdf":
+            picture = pypdfium2.PdfDocument(path)[number - 1].render(scale=dpi / 72).to_pil().convert("RGB")
+            picture.save(file.name, dpi=(dpi, dpi))
+        command = ["tesseract", file.name if path.suffix == ".pdf" else path, "-", "-l", "chi_sim+eng"]
         return subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stdout.splitlines()
 
 

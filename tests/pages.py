@@ -206,6 +206,36 @@ def manual() -> Drawn:
     return page
 
 
+def site() -> Drawn:
+    """A page as browsers show it: a bar, links beside a longer text, a menu in dark whose text stands at its edges."""
+    page = blank(1000, 1200, paper=248)
+    cv2.rectangle(page.pixels, (0, 0), (1000, 60), (24, 160, 0), -1)
+    write(page, "Harbour 7.4 Help", (16, 40), 24, REGULAR, 250)
+    for row, link in enumerate(("Contents", "Anchors", "Boots", "Charts", "Lanterns", "Ropes", "Shillings")):
+        write(page, link, (16, 130 + 24 * row), 15, REGULAR, (20, 80, 170))
+    cv2.rectangle(page.pixels, (250, 60), (1000, 1200), (253, 253, 253), -1)
+    write(page, "Reading a chart", (290, 130), 28, REGULAR, (20, 120, 10))
+    top = paragraphs(page, ENGLISH[:1], 290, 180, 660, 17, gap=40)
+    menu = ("Show All", "Dot for Dot", "Zoom (100%)", "Flip & Rotate", "Shrink Wrap", "Show Grid", "Snap to Guides")
+    cv2.rectangle(page.pixels, (290, top), (540, top + 27 * len(menu)), (46, 46, 46), -1)
+    for row, each in enumerate(menu):
+        write(page, each, (300, top + 19 + 27 * row), 16, REGULAR, 235)
+    paragraphs(page, ENGLISH[1:], 290, top + 27 * len(menu) + 40, 660, 17, gap=40)
+    return page
+
+
+def cells() -> Drawn:
+    """A long table of small print, every cell in a frame of its own."""
+    page = blank(900, 1600)
+    for row in range(64):
+        item, count, _, total = TABLE[1 + row % 5]
+        for column, text in enumerate((f"{row + 1}. {item}", "the baker's house", total if row % 2 else count)):
+            left, right = 20 + 260 * column, 276 + 260 * column
+            cv2.rectangle(page.pixels, (left, 20 + 24 * row), (right, 40 + 24 * row), (90, 90, 90), 1)
+            write(page, text, (left + 4, 36 + 24 * row), 15)
+    return page
+
+
 def paper() -> Drawn:
     """Small print in two columns, the second shorter, a photograph in the first and frames below the second."""
     page = blank(2480, 3508)
@@ -335,5 +365,5 @@ ALL = {
     "table without rules": lambda: table(False), "rotated 3°": lambda: rotated(english(), 3),
     "noisy scan": lambda: scanned(english()), "screenshot": screenshot,
     "terminal": terminal, "leaflet": leaflet, "poster": poster, "price": price,
-    "contents": contents, "manual": manual, "paper": paper,
+    "contents": contents, "manual": manual, "paper": paper, "site": site, "cells": cells,
 }  # fmt: skip

@@ -44,7 +44,8 @@ def save(page, path, **options):
 @pytest.mark.parametrize(
     ("name", "most"),
     [("english", 0.015), ("two columns", 0.015), ("table", 0.02), ("rotated 3°", 0.015), ("noisy scan", 0.05),
-     ("screenshot", 0.02), ("terminal", 0.02), ("leaflet", 0.02), ("poster", 0.0), ("price", 0.0)],
+     ("screenshot", 0.02), ("terminal", 0.02), ("leaflet", 0.02), ("poster", 0.0), ("price", 0.0),
+     ("site", 0.02), ("cells", 0.02)],
 )  # fmt: skip
 def test_rendered_pages_are_read(reader, name, most):
     page = pages.ALL[name]()

@@ -17,6 +17,7 @@ _FAINT, _STRONG = 38, 140  # limits of the contrast, of 255, from which on a pix
 _ALIKE, _RUNS_THROUGH = 20, 0.85  # grey levels within a panel's own colour, and how much of a row it is at its edges
 _EDGES = 16  # pixels beyond a panel, from which on what is on the paper may be in reach of it
 _GROUND, _STROKE = 0.02, 250  # of the page, that a ground is at least; of its longer side, that strokes are at most
+_REACH = 60  # one so-manieth of the longer side, as far as a ground is the paper beyond its edge
 _FAINT_COLOUR = 24  # of a difference of two channels; JPEG halves that of thin strokes
 
 Grey: TypeAlias = NDArray[np.uint8]  # (H, W)
@@ -81,9 +82,13 @@ def _paper(grey: Grey) -> Grey:
     scale = min(1.0, 640 / max(rows, columns))
     size = (max(1, round(columns * scale)), max(1, round(rows * scale)))
     small = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
+    # The mean of what close lines are drawn in and on is neither; the median is.
+    even = cv2.resize(cv2.medianBlur(grey, round(1 / scale) | 1), size, interpolation=cv2.INTER_AREA)
     reach = max(15, max(size) // 16) | 1
-    wide, close = cv2.medianBlur(small, reach), cv2.medianBlur(small, max(9, reach // 3) | 1)
+    wide, close = cv2.medianBlur(even, reach), cv2.medianBlur(small, max(9, reach // 3) | 1)
     paper = np.asarray(cv2.resize(wide, (columns, rows)), np.uint8)
+    ground = _grounds(grey)
+    _fill_around(grey, paper, ground)
     # Panels and buttons are too small to be the paper of a wide neighbourhood, but they are that of a close one.
     tiny = cv2.resize(small, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA) if min(size) >= 16 else small
     around = cv2.resize(cv2.medianBlur(tiny, reach), size)
@@ -95,23 +100,35 @@ def _paper(grey: Grey) -> Grey:
             if _has_edges(small[here], inside):
                 box = (left / scale, top / scale, (left + across) / scale, (top + down) / scale)
                 _fill_panel(grey, paper, box, inside)
-    _fill_ground(grey, paper)
+    paper[ground] = grey[ground]
     return paper
 
 
-def _fill_ground(grey: Grey, paper: Grey) -> None:
-    """Make the page's own colour the paper wherever it is seen as a large even ground: between two panels a wide
-    neighbourhood is mostly theirs."""
+def _grounds(grey: Grey) -> NDArray[np.bool_]:
+    """Which pixels are large even grounds: the page's paper, also between two panels, of which its neighbourhood is
+    mostly; large panels, up to their edges."""
     brush = max(grey.shape) // _STROKE | 1
     if brush < 3:  # strokes and grounds differ too little
-        return
-    colour = int(np.bincount(paper.ravel()).argmax())
-    like = (cv2.absdiff(grey, colour) < _ALIKE // 2).astype(np.uint8)  # type: ignore[call-overload]
-    even = cv2.morphologyEx(like, cv2.MORPH_OPEN, np.ones((brush, brush), np.uint8))
+        return np.zeros(grey.shape, bool)
+    window = np.ones((brush, brush), np.uint8)
+    even = (cv2.subtract(cv2.dilate(grey, window), cv2.erode(grey, window)) < _ALIKE).astype(np.uint8)
     _, labels, stats, _ = cv2.connectedComponentsWithStats(even, connectivity=4)
     large = stats[:, 4] >= _GROUND * grey.size
     large[0] = False
-    paper[large[labels]] = colour
+    return cv2.dilate(large[labels].astype(np.uint8), window) > 0
+
+
+def _fill_around(grey: Grey, paper: Grey, ground: NDArray[np.bool_]) -> None:
+    """Make a ground the paper of what is drawn on it, or close to it."""
+    if not ground.any():
+        return
+    far, nearest = cv2.distanceTransformWithLabels(
+        (~ground).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    colour = np.zeros(int(nearest.max()) + 1, np.uint8)
+    colour[nearest[ground]] = grey[ground]
+    close = far <= max(grey.shape) // _REACH
+    paper[close] = colour[nearest[close]]
 
 
 def _has_edges(grey: NDArray[Any], inside: NDArray[Any]) -> bool:

@@ -130,8 +130,8 @@ def _common(
 def _trim(
     rows: Sequence[Boxes], start: int, end: int, both: Sequence[int], gutters: Sequence[float]
 ) -> tuple[int, int]:
-    """Without the rows at either end that have text on one side only and stand at a distance; but columns of one width
-    may be of different lengths."""
+    """Without the rows at either end that have text on one side only and stand at a distance; but columns may be of
+    different lengths: those of one width, and those that go on as they were."""
     tops = [float(row[:, 1].min()) for row in rows]
     pitch = float(np.median(np.diff(tops[both[0] : both[-1] + 1]))) if len(both) > 1 else 0.0
     shared = np.concatenate(rows[both[0] : both[-1] + 1])
@@ -139,14 +139,25 @@ def _trim(
     widths = [_usual_width(shared[column == number]) for number in np.unique(column)]
     least = _ALIKE * max(widths) if min(widths) >= _ALIKE * max(widths) else np.inf
     for k in range(both[0], start, -1):
-        if tops[k] - tops[k - 1] > 1.6 * pitch and _usual_width(np.concatenate(rows[start:k])) < least:
+        above = np.concatenate(rows[start:k])
+        in_one = len(set(np.searchsorted(gutters, above[:, 0]).tolist())) == 1
+        if tops[k] - tops[k - 1] > 1.6 * pitch and _usual_width(above) < least and in_one:
             start = k
             break
     for k in range(both[-1] + 1, end):
-        if tops[k] - tops[k - 1] > 1.6 * pitch and _usual_width(np.concatenate(rows[k:end])) < least:
-            end = k
-            break
+        if tops[k] - tops[k - 1] > 1.6 * pitch:
+            above, below = np.concatenate(rows[start:k]), np.concatenate(rows[k:end])
+            own = above[np.searchsorted(gutters, above[:, 0]) == np.searchsorted(gutters, below[:, 0].min())]
+            if _usual_width(below) < least and (len(below) < _SOME or not _goes_on(own, below)):
+                end = k
+                break
     return start, end
+
+
+def _goes_on(above: Boxes, below: Boxes) -> bool:
+    """Do the lines below stand as far from those above as some of these from each other?"""
+    steps = np.diff(np.sort(above[:, 1]))
+    return len(steps) > 0 and float(below[:, 1].min() - above[:, 1].max()) <= 1.1 * float(steps.max())
 
 
 def _usual_width(boxes: Boxes) -> float:

@@ -28,6 +28,7 @@ MAX_LETTERS = 30_000
 Groups = NDArray[np.int32]  # (n,) the number of the group that each thing is in, -1 none
 
 _ROWS_OF_COLUMNS = 3  # with the same small space
+_HYPHENS = 0.3  # of a line's height: the space between two hyphens, however many rows have them in the same place
 _SMALL_LETTERS = 8  # of a line beside much larger type; fewer may be the texture of what that stands on
 
 
@@ -224,6 +225,8 @@ def _is_word_space(boxes: Boxes, i: int, j: int) -> bool:
     top, bottom = int(min(boxes[i, 1], boxes[j, 1])), int(max(boxes[i, 3], boxes[j, 3]))
     height = bottom - top
     near = end - start <= height
+    if end - start <= _HYPHENS * height:
+        return True
     middle = (boxes[:, 1] + boxes[:, 3]) / 2
     if near:  # as wide as others of its row, where all letters have one width for instance
         row = boxes[np.abs(middle - (top + bottom) / 2) < 0.3 * height]

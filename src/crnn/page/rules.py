@@ -17,6 +17,7 @@ Boxes = NDArray[np.int64]  # (n, 4): left, top, right, bottom
 
 _DOTS, _CLOSE_DOTS = 5, 9  # of a leader at least, and where they stand as close as the six of a Chinese ellipsis
 _APART = 0.5  # from dot to dot, of the height of a usual letter: not that close
+_THIN, _SIDE = 0.25, 0.8  # width and length of a cell's sides, of the height of a usual letter: at most, at least
 _DOT = 0.45  # height of the dots, of a usual letter's, at most
 
 
@@ -29,20 +30,41 @@ def to_boxes(stats: NDArray[Any]) -> Boxes:
 
 def rules(mask: Grey, size: float) -> tuple[Grey, Boxes]:
     """The pixels of long straight lines, and the boxes of the vertical ones."""
-    found = np.zeros_like(mask)
-    boxes = []
+    found, boxes = np.zeros_like(mask), np.zeros((0, 4), np.int64)
     for upright, length in ((False, round(8 * size)), (True, round(5 * size))):
         thicken = np.ones((1, 3) if upright else (3, 1), np.uint8)
         run = np.ones((length, 1) if upright else (1, length), np.uint8)
-        runs = cv2.dilate(cv2.morphologyEx(cv2.dilate(mask, thicken), cv2.MORPH_OPEN, run), np.ones((3, 3), np.uint8))
+        runs = cv2.morphologyEx(cv2.dilate(mask, thicken), cv2.MORPH_OPEN, run)
         _, labels, stats, _ = cv2.connectedComponentsWithStats(np.asarray(runs, np.uint8), connectivity=8)
         across, along = (stats[:, 2], stats[:, 3]) if upright else (stats[:, 3], stats[:, 2])
-        thin = (along >= 10 * across) & (across <= max(9, 0.9 * size))
+        thin = (along >= 10 * across) & (across <= max(7, 0.9 * size - 2))
         thin[0] = False
         found[thin[labels]] = 255
         if upright:
-            boxes = [to_boxes(stats)[thin]]
-    return np.asarray(cv2.bitwise_and(found, mask), np.uint8), boxes[0]
+            boxes = to_boxes(stats)[thin]
+    found = np.asarray(cv2.bitwise_and(cv2.dilate(found, np.ones((3, 3), np.uint8)), mask), np.uint8)
+    sides, side_boxes = _sides(mask, found, size)
+    return np.asarray(cv2.bitwise_or(found, sides), np.uint8), np.concatenate([boxes, side_boxes])
+
+
+def _sides(mask: Grey, ruled: Grey, size: float) -> tuple[Grey, Boxes]:
+    """The pixels of short straight lines from one rule to another, such as the sides of a cell, and the boxes of the
+    vertical ones."""
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(cv2.subtract(mask, ruled), connectivity=8)
+    parts = to_boxes(stats)
+    width, height = stats[:, 2], stats[:, 3]
+    thin = np.minimum(width, height) <= max(3, _THIN * size)
+    thin &= (np.maximum(width, height) >= _SIDE * size) & (stats[:, 4] >= 0.8 * width * height)
+    thin[0] = False
+    upright = height > width
+    for number in np.nonzero(thin)[0]:
+        left, top, right, bottom = parts[number].tolist()
+        if upright[number]:
+            ends = ruled[max(0, top - 2) : top, left:right], ruled[bottom : bottom + 2, left:right]
+        else:
+            ends = ruled[top:bottom, max(0, left - 2) : left], ruled[top:bottom, right : right + 2]
+        thin[number] = all(end.any() for end in ends)
+    return np.where(thin[labels], mask, np.uint8(0)), parts[thin & upright]
 
 
 def leaders(mask: Grey) -> Grey:
