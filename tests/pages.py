@@ -278,6 +278,28 @@ def scanned(page: Drawn, seed: int = 0) -> Drawn:
     return Drawn(np.clip(pixels, 0, 255).astype(np.uint8), page.lines)
 
 
+def photographed(page: Drawn, desk: int = 70, down: int = 0, seed: int = 0) -> Drawn:
+    """Lying on a desk, seen from the side, in light that fades to the right; the picture ends `down` pixels early."""
+    rng = np.random.default_rng(seed)
+    height, width = page.pixels.shape[:2]
+    size = round(1.25 * width), round(1.15 * height) - down
+    flat = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
+    seen = flat * (0.95, 1.0) + [(0.15 * width, 80), (0.1 * width, 160), (0.2 * width, 20), (60, -40)]
+    matrix = cv2.getPerspectiveTransform(flat, seen.astype(np.float32))
+    pixels = np.full((size[1], size[0], 3), (desk, 0.9 * desk, 0.8 * desk), np.float32)
+    pixels += cv2.resize(rng.normal(0, 12, (size[1] // 8, size[0] // 30)), size)[..., np.newaxis]  # its grain
+    cv2.warpPerspective(page.pixels.astype(np.float32), matrix, size, pixels, cv2.INTER_AREA, cv2.BORDER_TRANSPARENT)
+    pixels *= np.linspace(0.95, 0.6, size[0], dtype=np.float32)[np.newaxis, :, np.newaxis]
+    pixels = cv2.GaussianBlur(pixels, (0, 0), 0.7) + rng.normal(0, 3, (size[1], size[0], 1))
+    lines = []
+    for text, (left, top, right, bottom) in page.lines:
+        corners = np.array([[[left, top], [right, top], [right, bottom], [left, bottom]]], np.float32)
+        points = cv2.perspectiveTransform(corners, matrix)[0]
+        (x, y), (to_x, to_y) = points.min(axis=0).round(), points.max(axis=0).round()
+        lines.append((text, (int(x), int(y), int(to_x), int(to_y))))
+    return Drawn(np.clip(pixels, 0, 255).astype(np.uint8), lines)
+
+
 def terminal() -> Drawn:
     """Light text on black, and text that is hardly lighter than black but blue, red or purple."""
     page = blank(900, 500, 0)
@@ -366,4 +388,6 @@ ALL = {
     "noisy scan": lambda: scanned(english()), "screenshot": screenshot,
     "terminal": terminal, "leaflet": leaflet, "poster": poster, "price": price,
     "contents": contents, "manual": manual, "paper": paper, "site": site, "cells": cells,
+    "photographed": lambda: photographed(two_columns()),
+    "photographed, cut off": lambda: photographed(english(), 150, 900),
 }  # fmt: skip

@@ -9,6 +9,7 @@ import pages
 from crnn import image
 from crnn.page.layout import arrange
 from crnn.page.lines import find
+from crnn.page.sheet import find_sheet
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -79,3 +80,18 @@ def test_red_is_found_on_a_green_as_dark_as_it_is():
     finding = find(page.pixels)
     assert pages.found(page, boxes(finding)) == 1.0
     assert len(finding.lines) == 2
+
+
+@pytest.mark.parametrize("desk", [40, 150])
+def test_a_sheet_is_found_whole_or_not_at_all(desk):
+    page = pages.photographed(pages.english(), desk)
+    corners = find_sheet(page.pixels)
+    assert corners == pytest.approx(np.array([[190, 85], [1297, 164], [1420, 1766], [66, 1708]]), abs=8)
+    assert find_sheet(page.pixels[200:1600, 260:1200]) is None  # nothing of the desk is seen
+    fading = page.pixels[200:1600, 260:1200] * np.linspace(1, 0.3, 1400)[:, np.newaxis, np.newaxis]
+    assert find_sheet(fading.astype(np.uint8)) is None
+
+
+@pytest.mark.parametrize("name", ["screenshot", "site", "cells", "manual", "price", "poster"])
+def test_what_is_drawn_is_no_sheet(name):
+    assert find_sheet(pages.ALL[name]().pixels) is None

@@ -45,7 +45,7 @@ def save(page, path, **options):
     ("name", "most"),
     [("english", 0.015), ("two columns", 0.015), ("table", 0.02), ("rotated 3°", 0.015), ("noisy scan", 0.05),
      ("screenshot", 0.02), ("terminal", 0.02), ("leaflet", 0.02), ("poster", 0.0), ("price", 0.0),
-     ("site", 0.02), ("cells", 0.02)],
+     ("site", 0.02), ("cells", 0.02), ("photographed", 0.015)],
 )  # fmt: skip
 def test_rendered_pages_are_read(reader, name, most):
     page = pages.ALL[name]()
@@ -169,3 +169,13 @@ def test_json_has_document_pages_lines_words_characters(tmp_path):
     assert line["words"][0]["text"] == "What"
     assert line["characters"][0]["text"] == "W"
     assert document["pages"][0]["lines"][1]["row"] == 0
+
+
+def test_text_beside_a_photographed_sheet_is_not_lost(reader):
+    page = pages.photographed(pages.english())
+    pages.write(page, "Meeting room 4", (400, 1960), 70, pages.BOLD, 250)
+    read = reader.read(page.pixels)[0]
+    assert [line.text for line in read.lines][-1] == "Meeting room 4"
+    assert len(read.lines) == len(page.lines)
+    left, top, right, bottom = page.lines[-1][1]
+    assert read.lines[-1].box == pytest.approx((left, top, right, bottom), abs=12)

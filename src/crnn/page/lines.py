@@ -7,7 +7,7 @@ runs in all directions, as on photographs of streets, is for the detector in `de
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -19,6 +19,7 @@ from crnn.image import Image
 from crnn.page.ink import Grey, drawn, grey_of
 from crnn.page.letters import letter_heights, paper_lacking, usual_height, with_paper, without_pictures
 from crnn.page.rules import Boxes, leaders, rules, to_boxes
+from crnn.page.sheet import find_sheet, flatten, on_picture, without_sheet
 from crnn.page.skew import skew, straighten
 
 WORK_PIXELS = 20_000_000  # larger pages are searched in a smaller copy; crops are cut from the page itself
@@ -49,14 +50,32 @@ class Finding:
     lines: list[FoundLine]
     rules: Boxes  # vertical ones, on the straightened page
     angle: float  # degrees, clockwise
+    around: list[FoundLine] = field(default_factory=list)  # beside a photographed sheet; hardly ever text
 
 
 def find(pixels: Image) -> Finding:
-    """The lines of an RGB page (H, W, 3).
+    """The lines of an RGB page (H, W, 3). A sheet that was photographed on a table is flattened."""
+    corners = find_sheet(pixels)
+    if corners is None:
+        return _find_on_paper(pixels)
+    flat, matrix = flatten(pixels, corners)
+    finding = _find_on_paper(flat)
+    lines = [
+        replace(line, corners=on_picture(line.corners, matrix), frame=on_picture(line.frame, matrix))
+        for line in finding.lines
+    ]
+    x, y = corners[1] - corners[0]
+    below = 2 * len(flat)  # the sheet's lines: these come after them
+    around = [
+        replace(line, box=(line.box[0], line.box[1] + below, line.box[2], line.box[3] + below))
+        for line in _find_on_paper(without_sheet(pixels, corners)).lines
+    ]
+    return Finding(lines, finding.rules, finding.angle + float(np.degrees(np.arctan2(y, x))), around)
 
-    A sign, a word cut out of a page: what is paper, ink or a picture is told by sizes as they are on pages, so there is
-    made as much paper around it as a page has.
-    """
+
+def _find_on_paper(pixels: Image) -> Finding:
+    """A sign, a word cut out of a page: what is paper, ink or a picture is told by sizes as they are on pages, so there
+    is made as much paper around it as a page has."""
     room = paper_lacking(pixels)
     if not room:
         return _find(pixels)

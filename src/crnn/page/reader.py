@@ -34,6 +34,7 @@ _SURE = 0.9  # of a line read with this certainty, a character, no other model i
 DOUBTFUL = 0.75  # a page read with less certainty a character may be upside down, or its lines are not found
 _SPREAD = 32  # lines that tell whether it may be; a page on its side falls into hundreds of pieces
 _LETTERS = 2  # of most lines, where a page falls into letters
+_WORD = 3  # letters that are read beside a photographed sheet, at least: not grain or scratches
 _SAMPLE = 8  # lines that tell which way up it is
 _FEW, _SURE_OF_FEW = 8, 0.97  # lines at the most, read with less certainty, of what may be one line as a whole
 
@@ -136,6 +137,10 @@ class PageReader:
             whole = self._read([pixels], views=True)
             if _says_more(whole[0], lines):
                 finding, lines, turns = _whole(pixels), whole, 0
+        beside = self._read([line.crop for line in finding.around], views=False)
+        sure = [i for i, line in enumerate(beside) if line.certainty >= _SURE and len(line.text) >= _WORD]
+        finding = replace(finding, lines=[*finding.lines, *(finding.around[i] for i in sure)])
+        lines = [*lines, *(beside[i] for i in sure)]
         boxes = np.array([line.box for line in finding.lines], np.float64).reshape(-1, 4)
         placed = []
         for i, place in arrange(boxes, np.asarray(finding.rules, np.float64)):
@@ -250,8 +255,11 @@ def _turn_back(finding: Finding, turns: int, width: int, height: int) -> Finding
             return np.stack([width - x, height - y], axis=1)
         return np.stack([width - y, x] if turns == 1 else [y, height - x], axis=1)
 
-    lines = [replace(line, corners=back(line.corners), frame=back(line.frame)) for line in finding.lines]
-    return replace(finding, lines=lines)
+    lines, around = (
+        [replace(line, corners=back(line.corners), frame=back(line.frame)) for line in part]
+        for part in (finding.lines, finding.around)
+    )
+    return replace(finding, lines=lines, around=around)
 
 
 def _on_page(line: Line, found: FoundLine, width: int, height: int) -> Line:

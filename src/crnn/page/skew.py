@@ -14,7 +14,9 @@ from crnn.page.letters import without_pictures
 
 MAX_ANGLE = 15.0  # degrees of skew that are looked for, to either side
 
-_SIDE, _POINTS = 1200, 20_000  # the size at which it is measured, and by how many pixels of ink
+_SIDE, _POINTS = 1200, 100_000  # the size at which it is measured, and by how many pixels of ink
+_PAPER = 8  # times smaller, letters leave little of themselves in a median
+_STRIPS = 4  # in which lines stand level at the same angle
 _LEAST = 3  # pixels between a line's ends: of little text that lies level, the angle is chance
 
 
@@ -31,13 +33,16 @@ def skew(grey: Grey) -> float:
     keep = slice(None, None, -(-len(x) // _POINTS))
     x, y = x[keep] - small.shape[1] / 2, y[keep].astype(np.float64)
     reach = int(abs(x).max() * np.tan(np.radians(MAX_ANGLE + 1))) + 1
+    strip = ((x - x.min()) * (_STRIPS / (np.ptp(x) + 1))).astype(np.int64) * (2 * reach + small.shape[0] + 2)
 
-    def sharpness(degrees: float) -> float:
-        rows = np.bincount((y - x * np.tan(np.radians(degrees)) + reach).astype(np.int64))
-        return float(np.square(np.diff(rows.astype(np.float64))).sum())
+    def sharpness(degrees: float, apart: bool = False) -> float:
+        rows = (y - x * np.tan(np.radians(degrees)) + reach).astype(np.int64)
+        return float(np.square(np.diff(np.bincount(rows + strip if apart else rows).astype(np.float64))).sum())
 
+    # On a photograph lines are not parallel, and all of them are level nowhere; those of one strip are.
     coarse = np.arange(-MAX_ANGLE, MAX_ANGLE + 0.1, 0.5)
-    best = max(coarse, key=sharpness)
+    whole, strips = (np.array([sharpness(angle, apart) for angle in coarse]) for apart in (False, True))
+    best = coarse[(whole / whole.max() + strips / strips.max()).argmax()]
     best = max(np.arange(best - 0.5, best + 0.51, 0.05), key=sharpness)
     if abs(np.ptp(x) * np.tan(np.radians(best))) < _LEAST or sharpness(best) < 1.05 * sharpness(0.0):
         return 0.0
@@ -53,8 +58,17 @@ def straighten(pixels: NDArray[Any], angle: float) -> tuple[Image, NDArray[np.fl
     width, height = round(columns * cosine + rows * sine), round(rows * cosine + columns * sine)
     matrix = cv2.getRotationMatrix2D((columns / 2, rows / 2), angle, 1.0)
     matrix[:, 2] += (width / 2 - columns / 2, height / 2 - rows / 2)
-    paper = np.median(pixels[:: max(1, rows // 200), :: max(1, columns // 200)].reshape(-1, 3), axis=0)
-    turned = cv2.warpAffine(
-        pixels, matrix, (width, height), flags=cv2.INTER_CUBIC, borderValue=[float(value) for value in paper]
-    )
-    return np.asarray(turned, np.uint8), np.asarray(cv2.invertAffineTransform(matrix), np.float64)
+    turned = cv2.warpAffine(pixels, matrix, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    return with_paper_beyond(turned, pixels, matrix), np.asarray(cv2.invertAffineTransform(matrix), np.float64)
+
+
+def with_paper_beyond(warped: NDArray[Any], pixels: NDArray[Any], matrix: NDArray[Any]) -> Image:
+    """What was warped, with paper where `pixels` had nothing: as light as at their edge there, without letters."""
+    size = warped.shape[1::-1]
+    whole = np.vstack([matrix, [[0, 0, 1]]]) if len(matrix) == 2 else matrix
+    inside = cv2.warpPerspective(np.full(pixels.shape[:2], 255, np.uint8), whole, size)
+    if inside.all():
+        return np.asarray(warped, np.uint8)
+    paper = cv2.medianBlur(cv2.resize(pixels, None, fx=1 / _PAPER, fy=1 / _PAPER, interpolation=cv2.INTER_AREA), 9)
+    beyond = cv2.warpPerspective(paper, whole @ np.diag([_PAPER, _PAPER, 1]), size, borderMode=cv2.BORDER_REPLICATE)
+    return np.where(inside[..., np.newaxis] < 255, beyond, warped).astype(np.uint8)
