@@ -15,6 +15,8 @@ Boxes = NDArray[np.float64]  # (n, 4): left, top, right, bottom, on a straight p
 
 _GUTTER = 0.5  # narrowest space between columns, of a line's height
 _ALIKE, _SOME = 0.7, 3  # part of each other's width that columns of one width have; lines that make a column
+_LINE = 8  # times as wide as high: a line of text rather than a cell of a table
+_STRETCH, _PURE = 5, 0.8  # rows of either, at least, and the part of them that are such
 _GAP = 1.3  # a blank line: the next line is so many times further away than usual
 
 
@@ -66,7 +68,11 @@ def _parts(boxes: Boxes, members: NDArray[np.int64], rules: Boxes) -> list[list[
     if start:
         found += _parts(boxes, np.concatenate(rows[:start]), rules)
     here = np.concatenate(rows[start:end])
-    if _is_table(boxes, here, gutters, rules):
+    turning = _turning([boxes[row] for row in rows[start:end]])
+    if _is_table(boxes, here, gutters, rules) and turning:
+        found += _parts(boxes, np.concatenate(rows[start : start + turning]), rules)
+        found += _parts(boxes, np.concatenate(rows[start + turning : end]), rules)
+    elif _is_table(boxes, here, gutters, rules):
         found.append(_table(boxes, here, gutters))
     else:
         column_of = np.searchsorted(gutters, boxes[here, 0])
@@ -201,7 +207,7 @@ def _is_table(boxes: Boxes, here: NDArray[np.int64], gutters: Sequence[float], r
         width = boxes[own, 2] - boxes[own, 0]
         fills.append(float(np.median(width) / max(1.0, boxes[own, 2].max() - boxes[own, 0].min())))
     lengths = np.median((boxes[here, 2] - boxes[here, 0]) / height)
-    return float(np.mean(level)) >= 0.7 and (lengths < 8 or float(np.median(fills)) < 0.7)
+    return float(np.mean(level)) >= 0.7 and (lengths < _LINE or float(np.median(fills)) < 0.7)
 
 
 def _are_ruled(here: Boxes, rules: Boxes) -> bool:
@@ -211,6 +217,19 @@ def _are_ruled(here: Boxes, rules: Boxes) -> bool:
     beside = rules[(here[:, 0].min() - 3 * height < x) & (x < here[:, 2].max() + 3 * height)]
     ruled = (beside[:, 1] <= middle[:, None]) & (middle[:, None] <= beside[:, 3])
     return len(rules) > 2 and float(np.mean(ruled.any(axis=1))) > 0.5
+
+
+def _turning(rows: Sequence[Boxes]) -> int:
+    """The number of the row from which on there are lines of text instead of short cells, or the other way; 0 where
+    there are some of both all over."""
+    long = np.array([float(((row[:, 2] - row[:, 0]) / (row[:, 3] - row[:, 1])).max()) >= _LINE for row in rows])
+    best, most = 0, _PURE
+    for k in range(_STRETCH, len(rows) - _STRETCH + 1):
+        above, below = float(long[:k].mean()), float(long[k:].mean())
+        pure = max(min(above, 1 - below), min(1 - above, below))
+        if pure > most:
+            best, most = k, pure
+    return best
 
 
 def _table(boxes: Boxes, here: NDArray[np.int64], gutters: Sequence[float]) -> _Table:

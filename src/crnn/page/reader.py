@@ -162,7 +162,7 @@ class PageReader:
         """Quarter turns, counter-clockwise, after which the page is read best; tried only where it reads badly or in
         letters, as a page on its side does."""
         in_letters = len(lines) >= _SPREAD // 2 and np.median([len(line.text) for line in lines]) <= _LETTERS
-        if not lines or (_mean_certainty(lines) >= DOUBTFUL and not in_letters):
+        if not lines or (_mean_certainty(lines) >= _SURE and not in_letters):
             return 0
         found = {0: _mean_certainty(_longest(lines))}
         upside_down = [line.crop[::-1, ::-1] for line in _longest(finding.lines)]

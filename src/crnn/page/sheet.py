@@ -20,12 +20,13 @@ _LEVELS = 14  # of brightness that may part it from what it lies on
 _LEAST, _MOST = 0.25, 0.97  # of the picture
 _FILLED = 0.94  # part of its outline that is seen as paper, and of its quadrangle that is its outline
 _WITHIN = 0.992  # of it: nothing of the table, not even where its sides are not quite straight
+_MIDDLE, _PAPER = 0.2, 200  # of the picture to each side, and how light paper is in even light
 _TEXT = 13  # pixels: what is drawn on it is narrower
 _EDGE = 0.015  # of the picture: sides that are no further from its edge are cut off by it
 _SHORTEST = 0.1  # side, of the picture's longer one
 _STRAIGHT = 6.0  # degrees between two parts of one side
 _BESIDE, _STEP = 5, 10  # pixels to either side of an edge, and how much lighter the one is, of 255
-_UPRIGHT = 0.4  # degrees: what stands as straight as that is drawn, or needs no flattening
+_UPRIGHT = 0.1  # degrees: panels of what is drawn stand as straight as that, on two sides at least
 _SQUARE = 35.0  # degrees that its corners may differ from right ones
 
 
@@ -42,7 +43,7 @@ def find_sheet(pixels: Image) -> Corners | None:
             filled, found = _light_sheet(plane, level)
             if found is not None and filled > best:
                 best, corners = filled, found
-    if corners is None:
+    if corners is None or (_is_drawn(pixels) and _upright_sides(corners) > 1):
         return None
     middle = corners.mean(axis=0)
     return np.asarray((middle + (corners - middle) * _WITHIN) / scale, np.float64)
@@ -76,11 +77,25 @@ def on_picture(points: NDArray[np.float64], matrix: NDArray[np.float64]) -> NDAr
 
 
 def _planes(small: Image) -> list[Grey]:
-    """In which paper is lighter than what it lies on: the colours, and how grey it is; without what is drawn on it."""
+    """In which paper is lighter than what it lies on: the colours, how grey it is, and all of them in even light;
+    without what is drawn on it."""
     planes = [*cv2.split(small), 255 - cv2.cvtColor(small, cv2.COLOR_RGB2HSV)[..., 1]]
     brush = np.ones((_TEXT, _TEXT), np.uint8)
-    closed = (cv2.morphologyEx(plane, cv2.MORPH_CLOSE, brush) for plane in planes)
-    return [np.asarray(cv2.medianBlur(plane, 5), np.uint8) for plane in closed]
+    closed = [
+        np.asarray(cv2.medianBlur(cv2.morphologyEx(plane, cv2.MORPH_CLOSE, brush), 5), np.uint8) for plane in planes
+    ]
+    return [*closed, *(_in_even_light(plane) for plane in closed)]
+
+
+def _in_even_light(plane: Grey) -> Grey:
+    """Without the light that fades to one side, as it does on the middle of the picture, where the sheet is."""
+    rows, columns = plane.shape
+    y, x = (axis.ravel() for axis in np.mgrid[0:rows, 0:columns])
+    terms = np.stack([np.ones(len(x)), x / columns - 0.5, y / rows - 0.5], axis=1)
+    middle = (np.abs(terms[:, 1:]) < _MIDDLE).all(axis=1)
+    fading = terms @ np.linalg.lstsq(terms[middle], plane.ravel()[middle], rcond=None)[0]
+    least = max(1.0, 0.3 * float(fading[middle].mean()))
+    return np.asarray((plane.ravel() / fading.clip(least) * _PAPER).clip(0, 255).reshape(plane.shape), np.uint8)
 
 
 def _light_sheet(plane: Grey, level: float) -> tuple[float, Corners | None]:
@@ -98,6 +113,17 @@ def _light_sheet(plane: Grey, level: float) -> tuple[float, Corners | None]:
     cv2.fillConvexPoly(inside, corners.round().astype(np.int32), 1)
     area, seen = cv2.contourArea(hull), max(1, int(np.count_nonzero(inside)))
     return min(cv2.contourArea(outline) / area, area / seen, int(np.count_nonzero(inside & light)) / seen), corners
+
+
+def _is_drawn(pixels: Image) -> bool:
+    """Are most pixels exactly as the ones beside them? On photographs few are."""
+    rows = pixels[::4]
+    return float((rows[:, 1:] == rows[:, :-1]).all(axis=2).mean()) > 0.5
+
+
+def _upright_sides(corners: Corners) -> int:
+    angles = [_angle(np.array(side)) for side in pairwise([*corners, corners[0]])]
+    return sum(abs((angle + 45) % 90 - 45) < _UPRIGHT for angle in angles)
 
 
 def _quadrangle(points: NDArray[np.float64], hull: NDArray[np.float64], plane: Grey) -> Corners | None:
@@ -119,7 +145,7 @@ def _quadrangle(points: NDArray[np.float64], hull: NDArray[np.float64], plane: G
         return None
     if len(sides) == 3:
         sides = _with_fourth(sides, hull)
-    if len(sides) != 4 or all(abs((_angle(side) + 45) % 90 - 45) < _UPRIGHT for side in sides):
+    if len(sides) != 4:
         return None
     corners = np.array([_crossing(sides[k - 1], sides[k]) for k in range(4)])
     turns = [_turn(sides[k - 1], sides[k]) for k in range(4)]
