@@ -43,6 +43,7 @@ PART = 32  # of them a core prepares at a time, and fewer are not worth sharing
 GROUPS = 2  # are under way at a time, so that no core waits for the end of one
 UNSURE = 0.92  # of a character on average, below which a crop is also read in other views,
 UNSURE_LONG = 0.95  # and a long line, where one doubtful character counts less
+STROKE = 0.6  # width over height of a crop of a slash alone, at most
 STRANGE = 0.85  # below which it is also read upside down
 
 Each: TypeAlias = Callable[[Callable[..., Any], Iterable[Any]], Iterator[Any]]
@@ -226,7 +227,7 @@ class Recognizer:
         # Small batches are slow, so what can be read together is.
         turned = [(i, view) for i, whole in wholes if _tall(crops[i]) for view in running_up_and_down(whole)]
         found = read(turned, crops)
-        readings = found[: len(crops)]
+        readings = [_if_no_word(crop, reading) for crop, reading in zip(crops, found, strict=False)]
         choose(turned, found[len(crops) :])
         look([(i, view) for i, whole in doubtful() for view in by_colour(whole)])
         unsure = doubtful()
@@ -372,6 +373,12 @@ def _tall(crop: Crop) -> bool:
 
 def _doubtful(crop: Crop, reading: _Reading) -> bool:
     return reading.sure < (UNSURE_LONG if crop.width > LONG * crop.height else UNSURE)
+
+
+def _if_no_word(crop: Crop, reading: _Reading) -> _Reading:
+    """The reading, unsure where it is a stroke that is as wide as a word that climbs or falls steeply."""
+    stroke = reading.line.text in ("/", "\\") and crop.width > STROKE * crop.height
+    return replace(reading, sure=min(reading.sure, 0.5)) if stroke else reading
 
 
 def _compact(crop: Crop) -> bool:
