@@ -95,3 +95,11 @@ def test_a_sheet_is_found_whole_or_not_at_all(desk):
 @pytest.mark.parametrize("name", ["screenshot", "site", "cells", "manual", "price", "poster"])
 def test_what_is_drawn_is_no_sheet(name):
     assert find_sheet(pages.ALL[name]().pixels) is None
+
+
+def test_a_table_above_two_columns_is_no_part_of_them():
+    table = [(x, 30 * row, x + 60, 30 * row + 20) for row in range(8) for x in (0, 150, 400, 550)]
+    columns = [(x, 300 + 30 * row, x + 300, 320 + 30 * row) for x in (0, 350) for row in range(12)]
+    found = arrange(np.array([*table, *columns], float))
+    assert [i for i, _ in found] == list(range(len(table) + len(columns)))
+    assert [place.row is None for _, place in found] == [False] * len(table) + [True] * len(columns)

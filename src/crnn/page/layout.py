@@ -68,11 +68,13 @@ def _parts(boxes: Boxes, members: NDArray[np.int64], rules: Boxes) -> list[list[
     if start:
         found += _parts(boxes, np.concatenate(rows[:start]), rules)
     here = np.concatenate(rows[start:end])
-    turning = _turning([boxes[row] for row in rows[start:end]])
-    if _is_table(boxes, here, gutters, rules) and turning:
+    turning = 0
+    if table := _is_table(boxes, here, gutters, rules):
+        turning = _turning([boxes[row] for row in rows[start:end]])
+    if turning:
         found += _parts(boxes, np.concatenate(rows[start : start + turning]), rules)
         found += _parts(boxes, np.concatenate(rows[start + turning : end]), rules)
-    elif _is_table(boxes, here, gutters, rules):
+    elif table:
         found.append(_table(boxes, here, gutters))
     else:
         column_of = np.searchsorted(gutters, boxes[here, 0])
