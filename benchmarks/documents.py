@@ -2,7 +2,7 @@
 
     python benchmarks/documents.py FOLDER|PDF|PNG... [--pages 3] [--dpi 300] [--tesseract]
 
-Of a PDF, pages at equal distances; of a PNG, what stands in the text file of its name (benchmarks/screenshots.py makes
+Of a PDF, pages at equal distances; of a PNG, what stands in the text file of its name (benchmarks/web_pages.py makes
 them of web pages).
 
 Debian's texlive-publishers-doc, texlive-humanities-doc and texlive-lang-chinese hold papers, theses and manuals in

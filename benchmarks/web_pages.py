@@ -1,6 +1,6 @@
 """Web pages as a browser shows them: NAME.png, and NAME.txt with the text that the page holds.
 
-    python benchmarks/screenshots.py OUT FOLDER|HTML... [--each 5] [--scale 1] [--dark] [--seed 1] [--chromium PATH]
+    python benchmarks/web_pages.py OUT FOLDER|HTML... [--each 5] [--scale 1] [--dark] [--seed 1] [--chromium PATH]
 
 Needs playwright and a Chromium. Of every folder some pages are drawn by chance, no longer than two or three screens and
 of at least 300 characters, in windows of 1,000 to 1,440 pixels. Debian's git-doc, sqlite3-doc, python-django-doc,
