@@ -252,6 +252,45 @@ def paper() -> Drawn:
     return page
 
 
+def newspaper() -> Drawn:
+    """Three columns with rules between them, the lines of the first shorter beside a picture."""
+    page = blank()
+    for x in (440, 804):
+        cv2.line(page.pixels, (x, 100), (x, 1650), (20, 20, 20), 2)
+    top = paragraphs(page, ENGLISH[:2], 90, 100, 336, 20)
+    below = paragraphs(page, ENGLISH[2:], 90, top, 150, 20)
+    cv2.rectangle(page.pixels, (256, top + 10), (426, below - 10), (20, 20, 20), 2)
+    paragraphs(page, ENGLISH[:2], 90, below, 336, 20)
+    for left in (454, 818):
+        paragraphs(page, [*ENGLISH, *ENGLISH], left, 100, 336, 20)
+    return page
+
+
+def faded() -> Drawn:
+    """Print that is hardly darker than its paper, the title alone is dark."""
+    page = english()
+    light = (page.pixels >= 250) | (np.arange(len(page.pixels)) < 200)[:, np.newaxis, np.newaxis]
+    page.pixels = np.where(light, page.pixels, 232 + page.pixels // 11).astype(np.uint8)
+    return page
+
+
+def microfilm(mottled: float = 25) -> Drawn:
+    """Fat letters, not sharp, on a small piece of a page that is dark in the middle, mottled and grainy."""
+    rows, columns = 610, 640
+    page = blank(columns, rows, paper=215)
+    paragraphs(page, ENGLISH, 16, 0, 610, 26, font=BOLD)
+    page.lines = [line for line in page.lines if line[1][3] < rows]
+    rng = np.random.default_rng(3)
+    y, x = np.mgrid[-1 : 1 : rows * 1j, -1 : 1 : columns * 1j]
+    pixels = cv2.GaussianBlur(cv2.erode(page.pixels, np.ones((3, 3))), (0, 0), 2.0)
+    paper = -70 * np.exp(-3 * (x**2 + y**2))
+    for deviation, size in ((mottled, 12), (8, 1)):
+        noise = cv2.GaussianBlur(rng.normal(0, 1, (rows, columns)), (0, 0), size)
+        paper += deviation * noise / noise.std()
+    page.pixels = np.clip(pixels + paper[..., np.newaxis], 0, 255).astype(np.uint8)
+    return page
+
+
 def rotated(page: Drawn, degrees: float) -> Drawn:
     """Turned clockwise on a larger sheet. The boxes are left out."""
     height, width = page.pixels.shape[:2]
@@ -388,6 +427,7 @@ ALL = {
     "noisy scan": lambda: scanned(english()), "screenshot": screenshot,
     "terminal": terminal, "leaflet": leaflet, "poster": poster, "price": price,
     "contents": contents, "manual": manual, "paper": paper, "site": site, "cells": cells,
+    "newspaper": newspaper, "faded": faded,
     "photographed": lambda: photographed(two_columns()),
     "photographed, cut off": lambda: photographed(english(), 150, 900),
 }  # fmt: skip

@@ -45,7 +45,7 @@ def save(page, path, **options):
     ("name", "most"),
     [("english", 0.015), ("two columns", 0.015), ("table", 0.02), ("rotated 3°", 0.015), ("noisy scan", 0.05),
      ("screenshot", 0.02), ("terminal", 0.02), ("leaflet", 0.02), ("poster", 0.0), ("price", 0.0),
-     ("site", 0.02), ("cells", 0.02), ("photographed", 0.015)],
+     ("site", 0.02), ("cells", 0.02), ("photographed", 0.015), ("faded", 0.015)],
 )  # fmt: skip
 def test_rendered_pages_are_read(reader, name, most):
     page = pages.ALL[name]()
@@ -98,6 +98,19 @@ def test_word_on_a_photograph_is_a_page_of_one_line(reader, name, text):
 def test_picture_without_text_has_no_lines(reader):
     waves = np.random.default_rng(4).integers(0, 256, (300, 400, 3)).astype(np.uint8)
     assert reader.read(cv2.GaussianBlur(waves, (0, 0), 6))[0].lines == ()
+
+
+def test_picture_of_two_tones_leaves_nothing_on_a_page(reader):
+    page = pages.english()
+    rng = np.random.default_rng(2)
+    tones = sum(cv2.resize(rng.normal(0, 1, (rows, 2 * rows)), (800, 500)) / rows**0.3 for rows in (8, 30, 120, 300))
+    page.pixels[1000:1500, 200:1000] = np.where(tones > 1.1, 255, 0)[..., np.newaxis]
+    assert plain(reader.read(page.pixels)[0]).split("\n") == plain(reader.read(pages.english().pixels)[0]).split("\n")
+
+
+def test_fat_blurred_letters_on_mottled_paper_are_read(reader):
+    page = pages.microfilm()
+    assert cer(plain(reader.read(page.pixels)[0]), page.text) <= 0.05
 
 
 class Sure:

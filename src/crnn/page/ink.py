@@ -15,9 +15,11 @@ _NOISY = 16.0  # contrast of bare paper
 _STANDS_OUT, _SPECK = 60, 4  # grey levels between a coloured ground and what is drawn on it, and pixels of it at least
 _FAINT, _STRONG = 38, 140  # limits of the contrast, of 255, from which on a pixel is ink
 _ALIKE, _RUNS_THROUGH = 20, 0.85  # grey levels within a panel's own colour, and how much of a row it is at its edges
+_SOLID = 0.93  # and how much of it a bar is, which letters that touch are not
 _EDGES = 16  # pixels beyond a panel, from which on what is on the paper may be in reach of it
 _GROUND, _STROKE = 0.02, 250  # of the page, that a ground is at least; of its longer side, that strokes are at most
 _REACH = 60  # one so-manieth of the longer side, as far as a ground is the paper beyond its edge
+_FAINTEST, _CLEAN = 14, 2.0  # the lower limit on a clean page that has little else, and the noise of such a page
 _FAINT_COLOUR = 24  # of a difference of two channels; JPEG halves that of thin strokes
 
 Grey: TypeAlias = NDArray[np.uint8]  # (H, W)
@@ -27,11 +29,11 @@ def grey_of(pixels: Image) -> Grey:
     return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), np.uint8)
 
 
-def drawn(pixels: Image) -> Grey:
+def drawn(pixels: Image, margin: int = 0) -> Grey:
     """Ink of a page by its greys, and what is in colour alone: yellow on white, dark blue on black, red on a green as
     dark as it is. But not the grounds that something is drawn on: marks of a text marker, panels, pictures."""
     grey = grey_of(pixels)
-    mask = ink(grey)
+    mask = ink(grey, margin)
     coloured = _coloured(pixels)
     if not coloured.any():
         return mask
@@ -55,17 +57,21 @@ def _coloured(pixels: Image) -> Grey:
     return np.where(contrast > max(_FAINT_COLOUR, 4 * noise), np.uint8(255), np.uint8(0))
 
 
-def ink(grey: Grey) -> Grey:
-    """255 where something is drawn, else 0, whether it is darker or lighter than what it is drawn on.
+def ink(grey: Grey, margin: int = 0) -> Grey:
+    """255 where something is drawn, else 0, whether it is darker or lighter than what it is drawn on. `margin`: pixels
+    on every side that were never seen by a camera.
 
     The paper around each pixel is the median of its wide neighbourhood, which shadows and dark panels do not disturb.
     """
     paper = _paper(grey)
     contrast = _contrast(grey, paper)
-    noise = 1.48 * float(np.median(contrast[::4, ::4]))  # the paper's own: most of a page is paper
+    noise = _noise(contrast, margin)
     if noise > _NOISY:
         contrast = np.asarray(cv2.medianBlur(contrast, 3), np.uint8)
     level = _ink_level(contrast, noise / 2 if noise > _NOISY else noise)
+    if level == _FAINTEST:
+        paper = _paper(grey, _FAINTEST // 2)
+        contrast = _contrast(grey, paper)
     mask = _above(contrast, level)
     plates = _plates(mask)
     if plates:  # bars: what stands on them is ink, they are not
@@ -77,7 +83,14 @@ def ink(grey: Grey) -> Grey:
     return mask
 
 
-def _paper(grey: Grey) -> Grey:
+def _noise(contrast: Grey, margin: int) -> float:
+    """Standard deviation of bare paper: of most of a page, of a third of a sign or a word cut out of one."""
+    if not margin:
+        return 1.48 * float(np.median(contrast[::4, ::4]))
+    return 2.33 * float(np.quantile(contrast[margin:-margin:2, margin:-margin:2], 1 / 3))
+
+
+def _paper(grey: Grey, alike: int = _ALIKE) -> Grey:
     rows, columns = grey.shape
     scale = min(1.0, 640 / max(rows, columns))
     size = (max(1, round(columns * scale)), max(1, round(rows * scale)))
@@ -87,7 +100,7 @@ def _paper(grey: Grey) -> Grey:
     reach = max(15, max(size) // 16) | 1
     wide, close = cv2.medianBlur(even, reach), cv2.medianBlur(small, max(9, reach // 3) | 1)
     paper = np.asarray(cv2.resize(wide, (columns, rows)), np.uint8)
-    ground = _grounds(grey)
+    ground = _grounds(grey, alike)
     _fill_around(grey, paper, ground)
     # Panels and buttons are too small to be the paper of a wide neighbourhood, but they are that of a close one.
     tiny = cv2.resize(small, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA) if min(size) >= 16 else small
@@ -104,18 +117,36 @@ def _paper(grey: Grey) -> Grey:
     return paper
 
 
-def _grounds(grey: Grey) -> NDArray[np.bool_]:
+def _grounds(grey: Grey, alike: int) -> NDArray[np.bool_]:
     """Which pixels are large even grounds: the page's paper, also between two panels, of which its neighbourhood is
     mostly; large panels, up to their edges."""
     brush = max(grey.shape) // _STROKE | 1
     if brush < 3:  # strokes and grounds differ too little
         return np.zeros(grey.shape, bool)
     window = np.ones((brush, brush), np.uint8)
-    even = (cv2.subtract(cv2.dilate(grey, window), cv2.erode(grey, window)) < _ALIKE).astype(np.uint8)
+    even = (cv2.subtract(cv2.dilate(grey, window), cv2.erode(grey, window)) < alike).astype(np.uint8)
     _, labels, stats, _ = cv2.connectedComponentsWithStats(even, connectivity=4)
     large = stats[:, 4] >= _GROUND * grey.size
     large[0] = False
-    return cv2.dilate(large[labels].astype(np.uint8), window) > 0
+    ground = large[labels]
+    for number in np.flatnonzero(large):
+        left, top, across, down = stats[number, :4].tolist()
+        here = (slice(top, top + down), slice(left, left + across))
+        own = labels[here] == number
+        if np.ptp(grey[here][own]) > 3 * alike:  # where a picture is not sharp, ink begins with no edge
+            ground[here][own & (cv2.absdiff(grey[here], _usual(grey[here], own)) > alike)] = False
+    return cv2.dilate(ground.astype(np.uint8), window) > 0
+
+
+def _usual(grey: Grey, mask: NDArray[np.bool_]) -> Grey:
+    """The mean of the masked pixels in the wide neighbourhood of each pixel."""
+    rows, columns = grey.shape
+    size = (max(1, columns // 8), max(1, rows // 8))
+    part = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+    level = cv2.resize(np.where(mask, grey, 0).astype(np.float32), size, interpolation=cv2.INTER_AREA)
+    reach = max(3, max(size) // 16) | 1
+    mean = cv2.blur(level, (reach, reach)) / np.maximum(cv2.blur(part, (reach, reach)), 1e-3)
+    return cv2.resize(mean, (columns, rows)).clip(0, 255).astype(np.uint8)
 
 
 def _fill_around(grey: Grey, paper: Grey, ground: NDArray[np.bool_]) -> None:
@@ -133,9 +164,14 @@ def _fill_around(grey: Grey, paper: Grey, ground: NDArray[np.bool_]) -> None:
 
 def _has_edges(grey: NDArray[Any], inside: NDArray[Any]) -> bool:
     """Does the colour run through above and below what may stand on it? In a row of fat letters it never does."""
-    runs = np.mean(cv2.absdiff(grey, int(np.median(inside))) < _ALIKE, axis=1)  # type: ignore[call-overload]
-    third = max(1, len(runs) // 3)
-    return bool(min(runs[:third].max(), runs[-third:].max()) >= _RUNS_THROUGH)
+    like = cv2.absdiff(grey, int(np.median(inside))) < _ALIKE  # type: ignore[call-overload]
+    return _run_through(like.mean(axis=1), _RUNS_THROUGH)
+
+
+def _run_through(rows: NDArray[Any], least: float) -> bool:
+    """Is at least this part of a row of one colour, somewhere above and somewhere below?"""
+    third = max(1, len(rows) // 3)
+    return bool(min(rows[:third].max(), rows[-third:].max()) >= least)
 
 
 def _fill_panel(grey: Grey, paper: Grey, box: Sequence[float], inside: NDArray[Any]) -> None:
@@ -169,6 +205,8 @@ def _ink_level(contrast: Grey, noise: float) -> int:
     drawn = sample[sample > 20]
     if not len(drawn):
         return _STRONG
+    if noise < _CLEAN and np.count_nonzero((sample > _FAINTEST) & (sample < _FAINT)) > 2 * np.count_nonzero(sample > _FAINT):
+        return _FAINTEST  # print that has faded, or that the light washed out
     otsu, _ = cv2.threshold(drawn, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
     return round(min(max(0.4 * otsu, 4 * noise, _FAINT), _STRONG))
 
@@ -187,6 +225,8 @@ def _plates(mask: Grey) -> list[tuple[int, int, int, int, NDArray[np.bool_]]]:
     for number in np.nonzero(chosen[1:])[0] + 1:
         left, top, across, down = stats[number, :4].tolist()
         solid = (labels[top : top + down, left : left + across] == number).astype(np.uint8)
+        if not _run_through(solid.mean(axis=1), _SOLID):
+            continue  # fat letters that touch
         filled = cv2.morphologyEx(solid, cv2.MORPH_CLOSE, np.ones((max(3, down // 2), max(3, down // 2)), np.uint8))
         found.append((left, top, left + across, top + down, filled.astype(bool)))
     return found

@@ -10,18 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crnn.document import Place
+from crnn.page.rules import is_upright
 
 Boxes = NDArray[np.float64]  # (n, 4): left, top, right, bottom, on a straight page
 
 _GUTTER = 0.5  # narrowest space between columns, of a line's height
 _ALIKE, _SOME = 0.7, 3  # part of each other's width that columns of one width have; lines that make a column
 _LINE = 8  # times as wide as high: a line of text rather than a cell of a table
+_ROWS_OF_CELLS = 6  # lines of text in a ruled row of a table, at most
+_APART, _NEAR, _FILLS = 2.2, 3, 0.8  # heights to the next line of a text; lines, of whose width one fills so much
+_RUNNING = 0.25  # part of the lines that are such, beside others
 _STRETCH, _PURE = 5, 0.8  # rows of either, at least, and the part of them that are such
 _GAP = 1.3  # a blank line: the next line is so many times further away than usual
 
 
 def arrange(boxes: Boxes, rules: Boxes | None = None) -> list[tuple[int, Place]]:
-    """(index of a box, its place) in reading order. `rules` are vertical lines, which only tables have."""
+    """(index of a box, its place) in reading order. `rules` are level and vertical lines, (n, 4) as boxes."""
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
     if not len(boxes):
         return []
@@ -68,13 +72,11 @@ def _parts(boxes: Boxes, members: NDArray[np.int64], rules: Boxes) -> list[list[
     if start:
         found += _parts(boxes, np.concatenate(rows[:start]), rules)
     here = np.concatenate(rows[start:end])
-    turning = 0
-    if table := _is_table(boxes, here, gutters, rules):
-        turning = _turning([boxes[row] for row in rows[start:end]])
-    if turning:
+    cells = _are_cells(boxes, here, gutters, rules)
+    if cells and (turning := _turning([boxes[row] for row in rows[start:end]])):
         found += _parts(boxes, np.concatenate(rows[start : start + turning]), rules)
         found += _parts(boxes, np.concatenate(rows[start + turning : end]), rules)
-    elif table:
+    elif cells and not _are_columns(boxes[here], rules):
         found.append(_table(boxes, here, gutters))
     else:
         column_of = np.searchsorted(gutters, boxes[here, 0])
@@ -192,7 +194,7 @@ def _inner(white: Sequence[tuple[float, float]], here: Boxes) -> list[float]:
     ]
 
 
-def _is_table(boxes: Boxes, here: NDArray[np.int64], gutters: Sequence[float], rules: Boxes) -> bool:
+def _are_cells(boxes: Boxes, here: NDArray[np.int64], gutters: Sequence[float], rules: Boxes) -> bool:
     """Cells stand level with each other and fill their columns loosely; columns of text are filled by their lines."""
     middle = (boxes[here, 1] + boxes[here, 3]) / 2
     height = boxes[here, 3] - boxes[here, 1]
@@ -212,13 +214,46 @@ def _is_table(boxes: Boxes, here: NDArray[np.int64], gutters: Sequence[float], r
     return float(np.mean(level)) >= 0.7 and (lengths < _LINE or float(np.median(fills)) < 0.7)
 
 
+def _are_columns(here: Boxes, rules: Boxes) -> bool:
+    """Is a good part of what looks like cells text that runs on, beside such text? A newspaper, with rules between its
+    columns and pictures in them: long lines close one below the other, each about as wide as those around it."""
+    if _are_ruled(here, rules) and _are_parted(here, rules):
+        return False
+    left, top, right, bottom = here[(here[:, 1] + here[:, 3]).argsort(kind="stable")].T
+    width, height, middle = right - left, bottom - top, (top + bottom) / 2
+    stacked = np.minimum(right, right[:, None]) - np.maximum(left, left[:, None]) > 0.5 * np.minimum(width, width[:, None])
+    running = width >= _LINE * height
+    for i in np.flatnonzero(running):
+        stack = np.flatnonzero(stacked[i])
+        k = int(np.searchsorted(stack, i))
+        near = stack[max(0, k - _NEAR) : k + _NEAR + 1]
+        fills = width[i] >= _FILLS * (right[near].max() - left[near].min())
+        breaks = np.flatnonzero(np.diff(middle[stack]) > _APART * np.maximum(height[stack][1:], height[stack][:-1]))
+        first, last = breaks[breaks < k].max(initial=-1) + 1, breaks[breaks >= k].min(initial=len(stack) - 1)
+        running[i] = fills and last - first + 1 >= _STRETCH
+    level = np.abs(middle - middle[:, None]) < height
+    apart = (left >= right[:, None]) | (right <= left[:, None])
+    beside = (level & apart & running).any(axis=1)
+    return float(np.mean(running & beside)) > _RUNNING
+
+
 def _are_ruled(here: Boxes, rules: Boxes) -> bool:
     """Do vertical rules run beside most of these rows? The frames of figures stand beside few."""
     middle, height = (here[:, 1] + here[:, 3]) / 2, (here[:, 3] - here[:, 1]).max()
+    rules = rules[is_upright(rules)]
     x = (rules[:, 0] + rules[:, 2]) / 2
     beside = rules[(here[:, 0].min() - 3 * height < x) & (x < here[:, 2].max() + 3 * height)]
     ruled = (beside[:, 1] <= middle[:, None]) & (middle[:, None] <= beside[:, 3])
     return len(rules) > 2 and float(np.mean(ruled.any(axis=1))) > 0.5
+
+
+def _are_parted(here: Boxes, rules: Boxes) -> bool:
+    """Do level rules part some of these rows from the next ones?"""
+    level = np.sort(rules[~is_upright(rules)][:, 1])
+    level = level[(here[:, 1].min() < level) & (level < here[:, 3].max())]
+    height = float(np.median(here[:, 3] - here[:, 1]))
+    rows = np.count_nonzero(np.diff(np.sort((here[:, 1] + here[:, 3]) / 2)) > 0.5 * height) + 1
+    return bool(np.count_nonzero(np.diff(level) > 0.5 * height) >= rows / _ROWS_OF_CELLS)
 
 
 def _turning(rows: Sequence[Boxes]) -> int:

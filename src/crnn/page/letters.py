@@ -91,8 +91,9 @@ def paper_lacking(pixels: Image) -> int:
 def _lacking(pixels: Image, scale: float) -> int:
     rows, side = pixels.shape[0], max(pixels.shape)
     small = np.asarray(cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
-    mask = _without_figures(ink(grey_of(with_paper(small, max(small.shape)))), round(max(small.shape) * LARGE_TYPE))
-    heights = letter_heights(mask, max(small.shape)) / scale
+    margin = max(small.shape)
+    mask = _without_figures(ink(grey_of(with_paper(small, margin)), margin), round(margin * LARGE_TYPE))
+    heights = letter_heights(mask, margin) / scale
     letters = usual_height(heights)
     # Or a row of large ones beside many that are small. What is large by itself is a frame, a panel or a picture.
     largest = usual_height(heights, 0.8)

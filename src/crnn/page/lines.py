@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from crnn.image import Image
 from crnn.page.ink import Grey, drawn, grey_of
 from crnn.page.letters import letter_heights, paper_lacking, usual_height, with_paper, without_pictures
-from crnn.page.rules import Boxes, leaders, rules, to_boxes
+from crnn.page.rules import Boxes, is_upright, leaders, rules, to_boxes
 from crnn.page.sheet import find_sheet, flatten, on_picture, without_sheet
 from crnn.page.skew import skew, straighten
 
@@ -45,10 +45,10 @@ class FoundLine:
 
 @dataclass(frozen=True)
 class Finding:
-    """What is on a page: its lines in no order, the vertical rules between columns, how far it was skewed."""
+    """What is on a page: its lines in no order, its rules, how far it was skewed."""
 
     lines: list[FoundLine]
-    rules: Boxes  # vertical ones, on the straightened page
+    rules: Boxes  # level and vertical ones, on the straightened page
     angle: float  # degrees, clockwise
     around: list[FoundLine] = field(default_factory=list)  # beside a photographed sheet; hardly ever text
 
@@ -84,7 +84,7 @@ def _find_on_paper(pixels: Image) -> Finding:
     if scale < 1:
         pixels = np.asarray(cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
         room = round(room * scale)
-    finding = _find(with_paper(pixels, room), large_type=True)
+    finding = _find(with_paper(pixels, room), room)
     lines = [
         replace(line, corners=(line.corners - room) / scale, frame=(line.frame - room) / scale)
         for line in finding.lines
@@ -92,7 +92,8 @@ def _find_on_paper(pixels: Image) -> Finding:
     return replace(finding, lines=lines)
 
 
-def _find(pixels: Image, large_type: bool = False) -> Finding:
+def _find(pixels: Image, margin: int = 0) -> Finding:
+    """`margin`: of paper that was put around a picture of large type."""
     rows, columns = pixels.shape[:2]
     scale = min(1.0, (WORK_PIXELS / (rows * columns)) ** 0.5)
     if scale < 1:
@@ -102,9 +103,9 @@ def _find(pixels: Image, large_type: bool = False) -> Finding:
         small = pixels
     angle = skew(grey_of(small))
     straight, back = straighten(small, angle)
-    mask = without_pictures(drawn(straight), grey_of(straight))
-    boxes, owner, vertical = _search(mask)
-    if large_type:
+    mask = without_pictures(drawn(straight, round(margin * scale)), grey_of(straight))
+    boxes, owner, ruled = _search(mask)
+    if margin:
         boxes, owner = _search_small(mask, boxes, owner)
     whole = straighten(pixels, angle)[0] if scale < 1 else straight
     lines = []
@@ -112,7 +113,7 @@ def _find(pixels: Image, large_type: bool = False) -> Finding:
         crop, frame = _cut(whole, owner, number, box, whole.shape[1] / owner.shape[1])
         corners, outer = (_corners(each) @ back.T / scale for each in (box, frame))
         lines.append(FoundLine(corners, (box[0], box[1], box[2], box[3]), crop, outer))
-    return Finding(lines, vertical, angle)
+    return Finding(lines, ruled, angle)
 
 
 def _corners(box: Sequence[float]) -> NDArray[np.float64]:
@@ -124,11 +125,12 @@ def _corners(box: Sequence[float]) -> NDArray[np.float64]:
 
 
 def _search(mask: Grey) -> tuple[Boxes, Groups, Boxes]:
-    """Boxes of the lines; whose each pixel is (0 nobody's, i + 1 line i's, -1 something else); vertical rules."""
+    """Boxes of the lines; whose each pixel is (0 nobody's, i + 1 line i's, -1 something else); rules."""
     leading = leaders(mask)
     mask = np.asarray(cv2.subtract(mask, leading), np.uint8)
     size = usual_height(letter_heights(mask, mask.shape[0] / 3))
-    ruled, vertical = rules(mask, size)
+    ruled, lines = rules(mask, size)
+    vertical = lines[is_upright(lines)]
     mask = np.asarray(cv2.subtract(mask, ruled), np.uint8)
     for attempt in range(3):
         _, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
@@ -144,7 +146,7 @@ def _search(mask: Grey) -> tuple[Boxes, Groups, Boxes]:
     boxes = _extent(parts, member, int(member.max(initial=-1)) + 1)
     owned = (member + 1)[labels]
     owned[(ruled > 0) | (leading > 0)] = -1
-    return boxes, owned, vertical
+    return boxes, owned, lines
 
 
 def _search_small(mask: Grey, boxes: Boxes, owner: Groups) -> tuple[Boxes, Groups]:

@@ -36,6 +36,9 @@ _SPREAD = 32  # lines that tell whether it may be; a page on its side falls into
 _LETTERS = 2  # of most lines, where a page falls into letters
 _WORD = 3  # letters that are read beside a photographed sheet, at least: not grain or scratches
 _SAMPLE = 8  # lines that tell which way up it is
+_SCRAP, _SCRAP_LETTERS = 0.6, 5  # a line read with less certainty a character and no more of them is none
+_NONSENSE = 0.2  # nor is a longer one that is read with less than this
+_NEIGHBOURS = 5  # of a few letters that are not read surely; most of them are scraps where it is one
 _FEW, _SURE_OF_FEW = 8, 0.97  # lines at the most, read with less certainty, of what may be one line as a whole
 
 
@@ -142,10 +145,11 @@ class PageReader:
         finding = replace(finding, lines=[*finding.lines, *(finding.around[i] for i in sure)])
         lines = [*lines, *(beside[i] for i in sure)]
         boxes = np.array([line.box for line in finding.lines], np.float64).reshape(-1, 4)
-        placed = []
-        for i, place in arrange(boxes, np.asarray(finding.rules, np.float64)):
-            if lines[i].text.strip() and lines[i].confidence >= self.min_confidence:
-                placed.append(replace(_on_page(lines[i], finding.lines[i], width, height), place=place))
+        kept = [i for i in _no_scraps(lines, boxes) if lines[i].confidence >= self.min_confidence]
+        placed = [
+            replace(_on_page(lines[kept[k]], finding.lines[kept[k]], width, height), place=place)
+            for k, place in arrange(boxes[kept], np.asarray(finding.rules, np.float64))
+        ]
         return Page(tuple(placed), width, height, angle=(finding.angle - 90 * turns) % 360 if turns else finding.angle)
 
     def _read(self, crops: Sequence[Image], views: bool) -> list[Line]:
@@ -210,6 +214,25 @@ def _says_more(whole: Line, lines: Sequence[Line]) -> bool:
     that is surely read in those?"""
     read = sum(len(line.text) for line in lines if line.certainty >= DOUBTFUL)
     return whole.certainty > max(_mean_certainty(lines), DOUBTFUL) and len(whole.text) >= read
+
+
+def _no_scraps(lines: Sequence[Line], boxes: NDArray[np.float64]) -> list[int]:
+    """Numbers of the lines that have text. On a page that is surely read, what is a few letters at best is none: pieces
+    of drawings and pictures, and what stands among such."""
+    letters = np.array([len(line.text.strip()) for line in lines])
+    scrap = letters == 0
+    if _mean_certainty(_longest(lines)) < _SURE:
+        return np.flatnonzero(~scrap).tolist()
+    certainty = np.array([line.certainty for line in lines])
+    few = letters <= _SCRAP_LETTERS
+    scrap |= certainty < np.where(few, _SCRAP, _NONSENSE)
+    left, top, right, bottom = boxes.T
+    for i in np.flatnonzero(few & ~scrap & (certainty < _SURE_OF_FEW)):
+        aside = np.maximum(np.maximum(left - right[i], left[i] - right), 0)
+        above = np.maximum(np.maximum(top - bottom[i], top[i] - bottom), 0)
+        nearest = np.hypot(aside, above).argsort(kind="stable")[: _NEIGHBOURS + 1]
+        scrap[i] = np.count_nonzero(scrap[nearest[nearest != i]]) > _NEIGHBOURS / 2
+    return np.flatnonzero(~scrap).tolist()
 
 
 def _whole(pixels: Image) -> Finding:

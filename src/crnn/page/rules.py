@@ -28,9 +28,13 @@ def to_boxes(stats: NDArray[Any]) -> Boxes:
     return boxes
 
 
+def is_upright(rules: NDArray[Any]) -> NDArray[np.bool_]:
+    return np.asarray(rules[:, 3] - rules[:, 1] > rules[:, 2] - rules[:, 0])
+
+
 def rules(mask: Grey, size: float) -> tuple[Grey, Boxes]:
-    """The pixels of long straight lines, and the boxes of the vertical ones."""
-    found, boxes = np.zeros_like(mask), np.zeros((0, 4), np.int64)
+    """The pixels and the boxes of long straight lines, level and vertical ones, and of the sides of cells."""
+    found, boxes = np.zeros_like(mask), []
     for upright, length in ((False, round(8 * size)), (True, round(5 * size))):
         thicken = np.ones((1, 3) if upright else (3, 1), np.uint8)
         run = np.ones((length, 1) if upright else (1, length), np.uint8)
@@ -40,11 +44,10 @@ def rules(mask: Grey, size: float) -> tuple[Grey, Boxes]:
         thin = (along >= 10 * across) & (across <= max(7, 0.9 * size - 2))
         thin[0] = False
         found[thin[labels]] = 255
-        if upright:
-            boxes = to_boxes(stats)[thin]
+        boxes.append(to_boxes(stats)[thin])
     found = np.asarray(cv2.bitwise_and(cv2.dilate(found, np.ones((3, 3), np.uint8)), mask), np.uint8)
     sides, side_boxes = _sides(mask, found, size)
-    return np.asarray(cv2.bitwise_or(found, sides), np.uint8), np.concatenate([boxes, side_boxes])
+    return np.asarray(cv2.bitwise_or(found, sides), np.uint8), np.concatenate([*boxes, side_boxes])
 
 
 def _sides(mask: Grey, ruled: Grey, size: float) -> tuple[Grey, Boxes]:
