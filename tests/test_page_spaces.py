@@ -32,6 +32,8 @@ PASSWORD, FOR, BUILDING = [2, 1, 2, 2, 1, 2, 2], [2, 2], [2, 1, 2, 2, 1, 2, 2]  
         ("password for buildingon", [5, 2], 1, "password for building on"),
         ("password for buildingon", [5, 2], 4, "password for building on"),
         ("password for buildingon", [2, 2], 4, "password for buildingon"),
+        ("password for buildings12", [2, 4, 3], 4, "password for buildings 12"),  # a 1 is narrow
+        ("password for buildings12", [2, 4, 5], 4, "password for buildings 1 2"),
         ("password for building,12", [2, 5, 2], 4, "password for building, 12"),
         ("password for building,12", [2, 2, 2], 4, "password for building,12"),
     ],

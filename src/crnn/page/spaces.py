@@ -9,6 +9,7 @@ from crnn.document import Character, Line
 from crnn.image import Image
 
 _LIKE_A_SPACE = 0.6  # of the usual space's width on the line
+_BESIDE_A_ONE = 0.85  # and beside a 1 between digits, which is narrow in the width that all digits have
 _UNLIKE_A_GAP = 1.5  # times as wide as nine tenths of the white between letters: where print is broken, that is wide,
 _PIXELS = 2  # and so much wider: on a screen letters are 1 to 3 pixels apart, words 4
 _ENDS = ",;:!?)"  # behind these words are parted, too
@@ -38,8 +39,12 @@ def add_spaces(line: Line, crop: Image) -> Line:
     if len(spaces) < 2 or not gaps:
         return line
     wide = float(np.quantile(gaps, 0.9))
-    least = max(_LIKE_A_SPACE * float(np.median(spaces)), _UNLIKE_A_GAP * wide, wide + _PIXELS)
-    added = {before: (start, end) for width, before, start, end in candidates if width >= least}
+    usual, least = float(np.median(spaces)), max(_UNLIKE_A_GAP * wide, wide + _PIXELS)
+    added = {
+        before: (start, end)
+        for width, before, start, end in candidates
+        if width >= max(least, usual * (_BESIDE_A_ONE if _has_a_one(line.text[before : before + 2]) else _LIKE_A_SPACE))
+    }
     if not added:
         return line
     characters: list[Character] = []
@@ -62,6 +67,10 @@ def _white(crop: Image) -> list[tuple[int, int]]:
     drawn = np.concatenate([[True], (contrast > level).any(axis=0), [True]])
     edges = np.nonzero(np.diff(drawn.astype(np.int8)))[0].tolist()
     return list(zip(edges[::2], edges[1::2], strict=True))
+
+
+def _has_a_one(pair: str) -> bool:
+    return pair.isdigit() and "1" in pair
 
 
 def _is_of_word(character: str) -> bool:
