@@ -274,6 +274,18 @@ def faded() -> Drawn:
     return page
 
 
+def fat() -> Drawn:
+    """Lines of fat letters so close that more than half of what is around them is ink."""
+    page = blank()
+    top = 100
+    for text in ENGLISH * 6:
+        for line in wrap(text, 1000, 22, BOLD):
+            write(page, line, (100, top), 22, BOLD)
+            top += 25
+    page.pixels = cv2.erode(page.pixels, np.ones((3, 3)))
+    return page
+
+
 def microfilm(mottled: float = 25) -> Drawn:
     """Fat letters, not sharp, on a small piece of a page that is dark in the middle, mottled and grainy."""
     rows, columns = 610, 640
@@ -427,7 +439,7 @@ ALL = {
     "noisy scan": lambda: scanned(english()), "screenshot": screenshot,
     "terminal": terminal, "leaflet": leaflet, "poster": poster, "price": price,
     "contents": contents, "manual": manual, "paper": paper, "site": site, "cells": cells,
-    "newspaper": newspaper, "faded": faded,
+    "newspaper": newspaper, "faded": faded, "fat": fat,
     "photographed": lambda: photographed(two_columns()),
     "photographed, cut off": lambda: photographed(english(), 150, 900),
 }  # fmt: skip

@@ -20,6 +20,7 @@ _EDGES = 16  # pixels beyond a panel, from which on what is on the paper may be 
 _GROUND, _STROKE = 0.02, 250  # of the page, that a ground is at least; of its longer side, that strokes are at most
 _REACH = 60  # one so-manieth of the longer side, as far as a ground is the paper beyond its edge
 _FAINTEST, _CLEAN = 14, 2.0  # the lower limit on a clean page that has little else, and the noise of such a page
+_RARE = 0.35  # part of a neighbourhood that is as light as its paper, at least
 _FAINT_COLOUR = 24  # of a difference of two channels; JPEG halves that of thin strokes
 
 Grey: TypeAlias = NDArray[np.uint8]  # (H, W)
@@ -101,7 +102,7 @@ def _paper(grey: Grey, alike: int = _ALIKE) -> Grey:
     wide, close = cv2.medianBlur(even, reach), cv2.medianBlur(small, max(9, reach // 3) | 1)
     paper = np.asarray(cv2.resize(wide, (columns, rows)), np.uint8)
     ground = _grounds(grey, alike)
-    _fill_around(grey, paper, ground)
+    _fill_around(grey, paper, ground, reach // 3 | 1, scale)
     # Panels and buttons are too small to be the paper of a wide neighbourhood, but they are that of a close one.
     tiny = cv2.resize(small, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA) if min(size) >= 16 else small
     around = cv2.resize(cv2.medianBlur(tiny, reach), size)
@@ -149,8 +150,10 @@ def _usual(grey: Grey, mask: NDArray[np.bool_]) -> Grey:
     return cv2.resize(mean, (columns, rows)).clip(0, 255).astype(np.uint8)
 
 
-def _fill_around(grey: Grey, paper: Grey, ground: NDArray[np.bool_]) -> None:
-    """Make a ground the paper of what is drawn on it, or close to it."""
+def _fill_around(grey: Grey, paper: Grey, ground: NDArray[np.bool_], near: int, scale: float) -> None:
+    """Make a ground the paper of what is drawn on it, or close to it; and of fat letters further away, among which the
+    median is half way from paper to ink: hardly anything is of that grey. `near`: a neighbourhood, in a copy of the
+    page that is `scale` times as large."""
     if not ground.any():
         return
     far, nearest = cv2.distanceTransformWithLabels(
@@ -158,8 +161,17 @@ def _fill_around(grey: Grey, paper: Grey, ground: NDArray[np.bool_]) -> None:
     )
     colour = np.zeros(int(nearest.max()) + 1, np.uint8)
     colour[nearest[ground]] = grey[ground]
-    close = far <= max(grey.shape) // _REACH
-    paper[close] = colour[nearest[close]]
+    colours = colour[nearest]
+
+    def how_much_is_like(level: Grey) -> NDArray[Any]:
+        like = (cv2.absdiff(grey, level) < _ALIKE).astype(np.float32)
+        small = cv2.resize(like, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        return cv2.resize(cv2.blur(small, (near, near)), grey.shape[::-1])
+
+    rare, common = how_much_is_like(paper), how_much_is_like(colours)
+    lost = (rare < _RARE) & (common > rare)
+    close = (far <= max(grey.shape) // _REACH) | lost
+    paper[close] = colours[close]
 
 
 def _has_edges(grey: NDArray[Any], inside: NDArray[Any]) -> bool:
@@ -205,7 +217,9 @@ def _ink_level(contrast: Grey, noise: float) -> int:
     drawn = sample[sample > 20]
     if not len(drawn):
         return _STRONG
-    if noise < _CLEAN and np.count_nonzero((sample > _FAINTEST) & (sample < _FAINT)) > 2 * np.count_nonzero(sample > _FAINT):
+    if noise < _CLEAN and np.count_nonzero((sample > _FAINTEST) & (sample < _FAINT)) > 2 * np.count_nonzero(
+        sample > _FAINT
+    ):
         return _FAINTEST  # print that has faded, or that the light washed out
     otsu, _ = cv2.threshold(drawn, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
     return round(min(max(0.4 * otsu, 4 * noise, _FAINT), _STRONG))

@@ -221,7 +221,9 @@ def _are_columns(here: Boxes, rules: Boxes) -> bool:
         return False
     left, top, right, bottom = here[(here[:, 1] + here[:, 3]).argsort(kind="stable")].T
     width, height, middle = right - left, bottom - top, (top + bottom) / 2
-    stacked = np.minimum(right, right[:, None]) - np.maximum(left, left[:, None]) > 0.5 * np.minimum(width, width[:, None])
+    stacked = np.minimum(right, right[:, None]) - np.maximum(left, left[:, None]) > 0.5 * np.minimum(
+        width, width[:, None]
+    )
     running = width >= _LINE * height
     for i in np.flatnonzero(running):
         stack = np.flatnonzero(stacked[i])

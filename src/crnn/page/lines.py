@@ -29,6 +29,7 @@ MAX_LETTERS = 30_000
 Groups = NDArray[np.int32]  # (n,) the number of the group that each thing is in, -1 none
 
 _ROWS_OF_COLUMNS = 3  # with the same small space
+_LARGE_TYPE = 1.5  # times as high as the lines beside it
 _HYPHENS = 0.3  # of a line's height: the space between two hyphens, however many rows have them in the same place
 _SMALL_LETTERS = 8  # of a line beside much larger type; fewer may be the texture of what that stands on
 
@@ -130,11 +131,11 @@ def _search(mask: Grey) -> tuple[Boxes, Groups, Boxes]:
     mask = np.asarray(cv2.subtract(mask, leading), np.uint8)
     size = usual_height(letter_heights(mask, mask.shape[0] / 3))
     ruled, lines = rules(mask, size)
-    vertical = lines[is_upright(lines)]
     mask = np.asarray(cv2.subtract(mask, ruled), np.uint8)
     for attempt in range(3):
         _, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
         parts, area = to_boxes(stats), stats[:, 4].astype(np.int64)
+        vertical = np.concatenate([lines[is_upright(lines)], parts[_bars(parts, size)]])
         member = _group(parts, _letters(parts, area, size, mask.shape), size, mask.shape)
         member = _adopt(parts, area, _join_words(parts, member, vertical, far=False))
         member = _join_words(parts, member, vertical, far=True)
@@ -179,11 +180,17 @@ def _letters(parts: Boxes, area: NDArray[np.int64], size: float, shape: tuple[in
     letters &= (width <= np.maximum(25 * height, 4 * size)) & (area >= 0.03 * size * height)
     # Frames and drawings are thin for what they enclose.
     letters &= (height <= 3.5 * size) | (area >= 0.12 * width * height)
-    letters &= (height <= 2 * size) | (12 * width >= height)  # the sides of boxes
+    letters &= ~_bars(parts, size)
     letters[0] = False
     if np.count_nonzero(letters) > MAX_LETTERS:  # a photograph, whose texture is no text: the largest
         letters &= height >= np.partition(height[letters], -MAX_LETTERS)[-MAX_LETTERS]
     return letters
+
+
+def _bars(parts: Boxes, size: float) -> NDArray[np.bool_]:
+    """Which parts are the sides of boxes, pieces of a broken rule between columns."""
+    width, height = parts[:, 2] - parts[:, 0], parts[:, 3] - parts[:, 1]
+    return (height > 2 * size) & (12 * width < height)
 
 
 def _group(parts: Boxes, letters: NDArray[np.bool_], size: float, shape: tuple[int, ...]) -> Groups:
@@ -210,7 +217,7 @@ def _join_words(parts: Boxes, group: Groups, vertical: Boxes, far: bool) -> Grou
     boxes = _extent(parts, compact, int(compact.max(initial=-1)) + 1)
     pairs = _side_by_side(boxes, vertical, 3.0 if far else 0.6)
     if far:
-        pairs = [pair for pair in pairs if _is_word_space(boxes, *pair)]
+        pairs = [pair for pair in _of_one_line(pairs, boxes) if _is_word_space(boxes, *pair)]
     joined = _unite(pairs, len(boxes))
     inside = compact >= 0
     compact[inside] = joined[compact[inside]]
@@ -235,6 +242,21 @@ def _side_by_side(boxes: Boxes, vertical: Boxes, gap: float) -> list[tuple[int, 
             if not (between & (vertical[:, 1] <= y) & (vertical[:, 3] >= y)).any():
                 pairs.append((i, j))
     return pairs
+
+
+def _of_one_line(pairs: Sequence[tuple[int, int]], boxes: Boxes) -> list[tuple[int, int]]:
+    """Without those of large type and the lines of small type beside it, of which there is one below the other."""
+    height = boxes[:, 3] - boxes[:, 1]
+    beside: dict[tuple[int, bool], list[int]] = {}
+    for i, j in pairs:
+        for high, low in ((i, j), (j, i)):
+            if height[high] > _LARGE_TYPE * height[low]:
+                beside.setdefault((high, high == i), []).append(low)
+    columns: set[tuple[int, int]] = set()
+    for (high, _), lows in beside.items():
+        if len(lows) > 1 and boxes[lows, 1].max() >= boxes[lows, 3].min():
+            columns.update((high, low) for low in lows)
+    return [(i, j) for i, j in pairs if (i, j) not in columns and (j, i) not in columns]
 
 
 def _is_word_space(boxes: Boxes, i: int, j: int) -> bool:
