@@ -286,7 +286,7 @@ def fat() -> Drawn:
     return page
 
 
-def microfilm(mottled: float = 25) -> Drawn:
+def microfilm() -> Drawn:
     """Fat letters, not sharp, on a small piece of a page that is dark in the middle, mottled and grainy."""
     rows, columns = 610, 640
     page = blank(columns, rows, paper=215)
@@ -296,7 +296,7 @@ def microfilm(mottled: float = 25) -> Drawn:
     y, x = np.mgrid[-1 : 1 : rows * 1j, -1 : 1 : columns * 1j]
     pixels = cv2.GaussianBlur(cv2.erode(page.pixels, np.ones((3, 3))), (0, 0), 2.0)
     paper = -70 * np.exp(-3 * (x**2 + y**2))
-    for deviation, size in ((mottled, 12), (8, 1)):
+    for deviation, size in ((15, 12), (8, 1)):
         noise = cv2.GaussianBlur(rng.normal(0, 1, (rows, columns)), (0, 0), size)
         paper += deviation * noise / noise.std()
     page.pixels = np.clip(pixels + paper[..., np.newaxis], 0, 255).astype(np.uint8)
