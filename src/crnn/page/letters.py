@@ -17,6 +17,7 @@ LONGEST_STRIP = 40  # times as wide as high: of what is longer, the letters cann
 _SIDES = (400, 1000)  # the sizes at which they are measured, the second where the first tells of large ones
 _EDGE = 24  # the part of a picture that is its edge is one of so many
 _LARGEST = 5  # letters of a page, of the height of usual ones: titles
+_SLENDER = 8  # times as high as wide: rules, the edge of a sheet
 _RAGGED = 800  # square of its outline over its area, beyond that of large letters
 _DENSE = 0.1  # part of its box that a picture fills
 _FILLED = 0.3  # part of its box that is known as picture, where all of the box is one
@@ -104,11 +105,14 @@ def _lacking(pixels: Image, scale: float) -> int:
 
 
 def _without_figures(mask: Grey, large: int) -> Grey:
-    """The mask without what is `large` and has more edge than letters: photographs, frames, square codes."""
+    """The mask without what is `large` and no letter: rules, and what has more edge, photographs, frames, codes."""
     _, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
     figure = np.zeros(len(stats), bool)
     for number in np.nonzero(stats[1:, 3] >= large)[0] + 1:
         left, top, across, down, area = stats[number].tolist()
+        if down > _SLENDER * across:
+            figure[number] = True
+            continue
         part = (labels[top : top + down, left : left + across] == number).astype(np.uint8)
         contours, _ = cv2.findContours(part, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
         figure[number] = sum(cv2.arcLength(contour, True) for contour in contours) ** 2 > _RAGGED * area
