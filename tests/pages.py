@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -329,6 +330,23 @@ def scanned(page: Drawn, seed: int = 0) -> Drawn:
     return Drawn(np.clip(pixels, 0, 255).astype(np.uint8), page.lines)
 
 
+def sag(x: Any, y: Any) -> Any:
+    """Pixels by which the lines of a bent page have run down at x."""
+    return 70 * (x / 1240) ** 3 * (1.2 - y / 1754)
+
+
+def bent(page: Drawn) -> Drawn:
+    """The left page of an open book: its lines run down into the fold, those at the bottom less."""
+    height, width = page.pixels.shape[:2]
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+
+    pixels = cv2.remap(page.pixels, x, y - sag(x, y), cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    lines = []
+    for text, (left, top, right, bottom) in page.lines:
+        lines.append((text, (left, round(top + sag(left, top)), right, round(bottom + sag(right, bottom)))))
+    return Drawn(pixels, lines)
+
+
 def photographed(page: Drawn, desk: int = 70, down: int = 0, seed: int = 0) -> Drawn:
     """Lying on a desk, seen from the side, in light that fades to the right; the picture ends `down` pixels early."""
     rng = np.random.default_rng(seed)
@@ -440,6 +458,6 @@ ALL = {
     "terminal": terminal, "leaflet": leaflet, "poster": poster, "price": price,
     "contents": contents, "manual": manual, "paper": paper, "site": site, "cells": cells,
     "newspaper": newspaper, "faded": faded, "fat": fat,
-    "photographed": lambda: photographed(two_columns()),
+    "bent": lambda: bent(english()), "photographed": lambda: photographed(two_columns()),
     "photographed, cut off": lambda: photographed(english(), 150, 900),
 }  # fmt: skip

@@ -45,7 +45,7 @@ def save(page, path, **options):
     ("name", "most"),
     [("english", 0.015), ("two columns", 0.015), ("table", 0.02), ("rotated 3°", 0.015), ("noisy scan", 0.05),
      ("screenshot", 0.02), ("terminal", 0.02), ("leaflet", 0.02), ("poster", 0.0), ("price", 0.0),
-     ("site", 0.02), ("cells", 0.02), ("photographed", 0.015), ("faded", 0.015)],
+     ("site", 0.02), ("cells", 0.02), ("photographed", 0.015), ("faded", 0.015), ("bent", 0.015)],
 )  # fmt: skip
 def test_rendered_pages_are_read(reader, name, most):
     page = pages.ALL[name]()
@@ -86,6 +86,15 @@ def test_each_script_is_read_by_one_bundled_model():
 def test_lines_of_a_sign_are_read_each(reader):
     page = pages.sign("No smoking\nin this area\nplease", 120, True)
     assert plain(reader.read(page.pixels)[0]) == page.text
+
+
+def test_boxes_of_characters_follow_a_bent_line(reader):
+    flat, bent = (reader.read(page.pixels)[0].lines[1] for page in (pages.english(), pages.bent(pages.english())))
+    assert bent.text == flat.text
+    for character, level in zip(bent.characters, flat.characters, strict=True):
+        left, top, right, bottom = level.box
+        middle = (bottom + top) / 2 + pages.sag((left + right) / 2, top)
+        assert abs((character.box[1] + character.box[3]) / 2 - middle) < 10
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,9 @@ runs in all directions, as on photographs of streets, is for the detector in `de
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crnn.image import Image
+from crnn.page.bend import find_bend
 from crnn.page.ink import Grey, drawn, grey_of
 from crnn.page.letters import letter_heights, paper_lacking, usual_height, with_paper, without_pictures
 from crnn.page.rules import Boxes, is_upright, leaders, rules, to_boxes
@@ -29,6 +31,7 @@ MAX_LETTERS = 30_000
 Groups = NDArray[np.int32]  # (n,) the number of the group that each thing is in, -1 none
 
 _ROWS_OF_COLUMNS = 3  # with the same small space
+_COURSE = 17  # points that tell how a line runs
 _LARGE_TYPE = 1.5  # times as high as the lines beside it
 _HYPHENS = 0.3  # of a line's height: the space between two hyphens, however many rows have them in the same place
 _SMALL_LETTERS = 8  # of a line beside much larger type; fewer may be the texture of what that stands on
@@ -42,6 +45,12 @@ class FoundLine:
     box: tuple[float, float, float, float]  # on the straightened page
     crop: Image  # RGB, straightened, with a margin and without what belongs to others
     frame: NDArray[np.float64]  # (4, 2) corners of the crop on the page as it was given
+    course: NDArray[np.float64] | None = None  # (n, 2) along the middle of the frame, of a line that runs in a curve
+
+    def moved(self, move: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> FoundLine:
+        """Where its points are elsewhere, such as on the picture that the page was cut from."""
+        course = None if self.course is None else move(self.course)
+        return replace(self, corners=move(self.corners), frame=move(self.frame), course=course)
 
 
 @dataclass(frozen=True)
@@ -61,10 +70,7 @@ def find(pixels: Image) -> Finding:
         return _find_on_paper(pixels)
     flat, matrix = flatten(pixels, corners)
     finding = _find_on_paper(flat)
-    lines = [
-        replace(line, corners=on_picture(line.corners, matrix), frame=on_picture(line.frame, matrix))
-        for line in finding.lines
-    ]
+    lines = [line.moved(partial(on_picture, matrix=matrix)) for line in finding.lines]
     x, y = corners[1] - corners[0]
     below = 2 * len(flat)  # the sheet's lines: these come after them
     around = [
@@ -86,11 +92,7 @@ def _find_on_paper(pixels: Image) -> Finding:
         pixels = np.asarray(cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
         room = round(room * scale)
     finding = _find(with_paper(pixels, room), room)
-    lines = [
-        replace(line, corners=(line.corners - room) / scale, frame=(line.frame - room) / scale)
-        for line in finding.lines
-    ]
-    return replace(finding, lines=lines)
+    return replace(finding, lines=[line.moved(lambda points: (points - room) / scale) for line in finding.lines])
 
 
 def _find(pixels: Image, margin: int = 0) -> Finding:
@@ -104,22 +106,38 @@ def _find(pixels: Image, margin: int = 0) -> Finding:
         small = pixels
     angle = skew(grey_of(small))
     straight, back = straighten(small, angle)
+    bend = None if margin else find_bend(grey_of(straight))
+    if bend:
+        straight = bend.level(straight)
     mask = without_pictures(drawn(straight, round(margin * scale)), grey_of(straight))
     boxes, owner, ruled = _search(mask)
     if margin:
         boxes, owner = _search_small(mask, boxes, owner)
-    whole = straighten(pixels, angle)[0] if scale < 1 else straight
+    whole = straight
+    if scale < 1:
+        whole = straighten(pixels, angle)[0]
+        whole = bend.level(whole) if bend else whole
+
+    def on_page(points: NDArray[np.float64]) -> NDArray[np.float64]:
+        bent = bend.on_page(points, straight.shape) if bend else points
+        return np.column_stack([bent, np.ones(len(bent))]) @ back.T / scale
+
     lines = []
     for number, box in enumerate(boxes.tolist(), 1):
         crop, frame = _cut(whole, owner, number, box, whole.shape[1] / owner.shape[1])
-        corners, outer = (_corners(each) @ back.T / scale for each in (box, frame))
-        lines.append(FoundLine(corners, (box[0], box[1], box[2], box[3]), crop, outer))
+        line = FoundLine(_corners(box), (box[0], box[1], box[2], box[3]), crop, _corners(frame))
+        lines.append((replace(line, course=_middle(frame)) if bend else line).moved(on_page))
     return Finding(lines, ruled, angle)
 
 
 def _corners(box: Sequence[float]) -> NDArray[np.float64]:
     left, top, right, bottom = box
-    return np.array([[left, top, 1], [right, top, 1], [right, bottom, 1], [left, bottom, 1]], np.float64)
+    return np.array([[left, top], [right, top], [right, bottom], [left, bottom]], np.float64)
+
+
+def _middle(box: Sequence[float]) -> NDArray[np.float64]:
+    left, top, right, bottom = box
+    return np.stack([np.linspace(left, right, _COURSE), np.full(_COURSE, (top + bottom) / 2)], axis=1)
 
 
 # ---- ink to lines ----------------------------------------------------------------------------------------------------

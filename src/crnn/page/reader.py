@@ -278,10 +278,7 @@ def _turn_back(finding: Finding, turns: int, width: int, height: int) -> Finding
             return np.stack([width - x, height - y], axis=1)
         return np.stack([width - y, x] if turns == 1 else [y, height - x], axis=1)
 
-    lines, around = (
-        [replace(line, corners=back(line.corners), frame=back(line.frame)) for line in part]
-        for part in (finding.lines, finding.around)
-    )
+    lines, around = ([line.moved(back) for line in part] for part in (finding.lines, finding.around))
     return replace(finding, lines=lines, around=around)
 
 
@@ -290,6 +287,10 @@ def _on_page(line: Line, found: FoundLine, width: int, height: int) -> Line:
     rows, columns = found.crop.shape[:2]
     origin = found.frame[0]
     across, down = (found.frame[1] - origin) / columns, (found.frame[3] - origin) / rows
+    places, aside = np.array([0.0, columns]), np.zeros((2, 2))  # how far from a straight line it runs, and where
+    if found.course is not None:
+        places = np.linspace(0, columns, len(found.course))
+        aside = found.course - np.linspace(found.course[0], found.course[-1], len(found.course))
 
     def box(points: NDArray[np.float64]) -> Box:
         (left, top), (right, bottom) = points.min(axis=0).round().astype(int), points.max(axis=0).round().astype(int)
@@ -301,9 +302,11 @@ def _on_page(line: Line, found: FoundLine, width: int, height: int) -> Line:
         left, top, right, bottom = character.box
         corners = np.array([[left, top], [right, top], [right, bottom], [left, bottom]], np.float64)
         points = origin + corners[:, :1] * across + corners[:, 1:] * down
+        points += np.stack([np.interp(corners[:, 0], places, aside[:, axis]) for axis in (0, 1)], axis=1)
         characters.append(Character(character.text, character.confidence, box(points)))
     a, b, c, d = ((float(x), float(y)) for x, y in found.corners)
-    return Line(line.text, line.confidence, tuple(characters), box(found.corners), corners=(a, b, c, d))
+    whole = (found.corners[:, np.newaxis] + aside).reshape(-1, 2)
+    return Line(line.text, line.confidence, tuple(characters), box(whole), corners=(a, b, c, d))
 
 
 # ---- documents to pictures -------------------------------------------------------------------------------------------
