@@ -47,3 +47,14 @@ def test_the_white_beside_a_one_is_no_space(number, white, expected):
     text = f"a lot of {number} point text"
     gaps = [11, 2, 2, 11, 2, 11, white, 11, 2, 2, 2, 2, 11, 2, 2, 2]
     assert add_spaces(*printed(text, gaps, 8)).text == text.replace(number, expected)
+
+
+def test_narrow_letters_of_a_typewriter_have_no_spaces_between_them():
+    text, pitch = "some of the boat sailed on to the north", 12
+    crop = np.full((20, pitch * len(text) + 10, 3), 255, np.uint8)
+    for k, c in enumerate(text):
+        ink = 0 if c == " " else 3 if c in "il" else 10
+        left = 5 + k * pitch + (pitch - ink) // 2
+        crop[4:16, left : left + ink] = 0
+    read = tuple(Character(c, 1.0, (5 + k * pitch, 0, 5 + (k + 1) * pitch, 20)) for k, c in enumerate(text))
+    assert add_spaces(Line(text, 1.0, read), crop).text == text

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from crnn.document import Character, Line
 from crnn.image import Image
 
 _LIKE_A_SPACE = 0.6  # of the usual space's width on the line
 _BESIDE_A_ONE = 0.85  # and beside a 1 between digits, which is narrow in the width that all digits have
+_AROUND, _ONE_PITCH = 2, 0.2  # letters on either side, and how much of a pitch they may be off it
 _UNLIKE_A_GAP = 1.5  # times as wide as nine tenths of the white between letters: where print is broken, that is wide,
 _PIXELS = 2  # and so much wider: on a screen letters are 1 to 3 pixels apart, words 4
 _ENDS = ",;:!?)"  # behind these words are parted, too
@@ -44,6 +46,7 @@ def add_spaces(line: Line, crop: Image) -> Line:
         before: (start, end)
         for width, before, start, end in candidates
         if width >= max(least, usual * (_BESIDE_A_ONE if _has_a_one(line.text[before : before + 2]) else _LIKE_A_SPACE))
+        and not _at_one_pitch(middles, before)
     }
     if not added:
         return line
@@ -67,6 +70,14 @@ def _white(crop: Image) -> list[tuple[int, int]]:
     drawn = np.concatenate([[True], (contrast > level).any(axis=0), [True]])
     edges = np.nonzero(np.diff(drawn.astype(np.int8)))[0].tolist()
     return list(zip(edges[::2], edges[1::2], strict=True))
+
+
+def _at_one_pitch(middles: NDArray[np.float64], before: int) -> bool:
+    """Are these two letters as far from each other as those before and behind them? As on a typewriter, on which an i
+    has much white on both sides."""
+    steps = np.diff(middles[max(0, before - _AROUND) : before + 2 + _AROUND])
+    step = float(middles[before + 1] - middles[before])
+    return len(steps) > _AROUND and bool((np.abs(steps - step) <= _ONE_PITCH * step).all())
 
 
 def _has_a_one(pair: str) -> bool:
