@@ -19,6 +19,7 @@ _ALIKE, _SOME = 0.7, 3  # part of each other's width that columns of one width h
 _LINE = 8  # times as wide as high: a line of text rather than a cell of a table
 _ROWS_OF_CELLS = 6  # lines of text in a ruled row of a table, at most
 _APART, _NEAR, _FILLS = 2.2, 3, 0.8  # heights to the next line of a text; lines, of whose width one fills so much
+_MOST = 3000  # lines that are compared each with each
 _RUNNING = 0.25  # part of the lines that are such, beside others
 _STRETCH, _PURE = 5, 0.8  # rows of either, at least, and the part of them that are such
 _GAP = 1.3  # a blank line: the next line is so many times further away than usual
@@ -217,7 +218,7 @@ def _are_cells(boxes: Boxes, here: NDArray[np.int64], gutters: Sequence[float], 
 def _are_columns(here: Boxes, rules: Boxes) -> bool:
     """Is a good part of what looks like cells text that runs on, beside such text? A newspaper, with rules between its
     columns and pictures in them: long lines close one below the other, each about as wide as those around it."""
-    if _are_ruled(here, rules) and _are_parted(here, rules):
+    if len(here) > _MOST or (_are_ruled(here, rules) and _are_parted(here, rules)):
         return False
     left, top, right, bottom = here[(here[:, 1] + here[:, 3]).argsort(kind="stable")].T
     width, height, middle = right - left, bottom - top, (top + bottom) / 2
