@@ -347,6 +347,14 @@ def bent(page: Drawn) -> Drawn:
     return Drawn(pixels, lines)
 
 
+def book() -> Drawn:
+    """Two pages on one sheet, each with a skew of its own."""
+    left, right = rotated(english(), 2), rotated(english(), -2)
+    width = left.pixels.shape[1]
+    beside = [(text, (x + width, y, to_x + width, to_y)) for text, (x, y, to_x, to_y) in right.lines]
+    return Drawn(np.hstack([left.pixels, right.pixels]), left.lines + beside)
+
+
 def photographed(page: Drawn, desk: int = 70, down: int = 0, seed: int = 0) -> Drawn:
     """Lying on a desk, seen from the side, in light that fades to the right; the picture ends `down` pixels early."""
     rng = np.random.default_rng(seed)
@@ -458,6 +466,7 @@ ALL = {
     "terminal": terminal, "leaflet": leaflet, "poster": poster, "price": price,
     "contents": contents, "manual": manual, "paper": paper, "site": site, "cells": cells,
     "newspaper": newspaper, "faded": faded, "fat": fat,
-    "bent": lambda: bent(english()), "photographed": lambda: photographed(two_columns()),
+    "bent": lambda: bent(english()), "book": book,
+    "photographed": lambda: photographed(two_columns()),
     "photographed, cut off": lambda: photographed(english(), 150, 900),
 }  # fmt: skip

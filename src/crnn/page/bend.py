@@ -20,10 +20,11 @@ _STRIPS, _BANDS = 16, 10  # into which a page is parted across and down; text of
 _TALL, _SHIFT = 6, 0.8  # height of a band at least, and how far lines may run up or down in a strip, in letters
 _ALIKE = 0.6  # correlation of the rows of neighbouring strips that show the same lines
 _LEAST = 24  # places where they do
-_TERMS = [(i, j) for i in (1, 2, 3) for j in (0, 1, 2)]  # powers of x and y: a curve that may change down the page
+_FOLD = 0  # |x|: the two pages of a book, each with a skew of its own
+_TERMS = [(i, j) for i in (_FOLD, 1, 2, 3) for j in (0, 1, 2)]  # powers of x and y: a curve that changes down the page
 _ROUNDS, _STIFF = 8, 0.01  # of fitting it without what does not fit, and how much is asked for it to bend
 _BENT = 1.0  # letters from the highest to the lowest place of a curve, at least
-_SHARPER = 1.4  # times as sharp as before are the steps between rows of much and of little ink
+_PARTS, _SHARPER = 2, 1.4  # times as sharp as before are the steps between rows of much and of little ink
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,7 @@ class Bend:
 
     def drop(self, x: NDArray[Any], y: NDArray[Any]) -> NDArray[np.float64]:
         x, y = np.clip(x, self.left, self.right), np.clip(y, self.top, self.bottom)
-        powers = (term * x**i * y**j for term, (i, j) in zip(self.terms, _TERMS, strict=True))
-        return np.sum(list(powers), axis=0)
+        return np.sum([term * across for term, across in zip(self.terms, _powers(x, y), strict=True)], axis=0)
 
     def level(self, pixels: NDArray[Any]) -> Image:
         """The page with its text level."""
@@ -74,7 +74,9 @@ def find_bend(grey: Grey) -> Bend | None:
     shifts[:, :3] -= 1
     bend = Bend(_fit(shifts), shifts[:, 0].min(), shifts[:, 1].max(), shifts[:, 2].min(), shifts[:, 2].max())
     y, x = np.mgrid[-1:1:9j, -1:1:9j]
-    if np.ptp(rows * bend.drop(x, y)) < _BENT * size or _sharpness(bend.level(mask)) < _SHARPER * _sharpness(mask):
+    if np.ptp(rows * bend.drop(x, y)) < _BENT * size or _sharpness(bend.level(mask)) < _sharpness(mask) + np.log(
+        _SHARPER
+    ):
         return None
     return bend
 
@@ -107,7 +109,7 @@ def _shifts(mask: Grey, size: float) -> Iterator[tuple[float, float, float, floa
 def _fit(shifts: NDArray[np.float64]) -> NDArray[np.float64]:
     """The terms of the curve that runs as these shifts say, by most of them."""
     x, to_x, y, shift, sure = shifts.T
-    powers = np.stack([(to_x**i - x**i) * y**j for i, j in _TERMS], axis=1)
+    powers = np.stack(_powers(to_x, y), axis=1) - np.stack(_powers(x, y), axis=1)
     weight = sure
     for _ in range(_ROUNDS):
         weighted = powers * weight[:, np.newaxis]
@@ -117,5 +119,12 @@ def _fit(shifts: NDArray[np.float64]) -> NDArray[np.float64]:
     return terms
 
 
-def _sharpness(mask: NDArray[Any]) -> float:
-    return float(np.square(np.diff((mask > 0).sum(axis=1).astype(np.float64))).sum())
+def _powers(x: NDArray[Any], y: NDArray[Any]) -> list[NDArray[Any]]:
+    return [(np.abs(x) if i == _FOLD else x**i) * y**j for i, j in _TERMS]
+
+
+def _sharpness(mask: Grey) -> float:
+    """How much rows of much and of little ink differ, on a logarithmic scale; the mean of the parts of the width, for
+    the lines of two pages, of two columns need not be level with each other."""
+    parts = [np.diff((part > 0).sum(axis=1).astype(np.float64)) for part in np.array_split(mask, _PARTS, axis=1)]
+    return float(np.mean([np.log(np.square(part).sum() + 1) for part in parts]))
