@@ -17,7 +17,7 @@ from pathlib import Path
 from wordfreq import top_n_list
 
 import crnn
-from crnn.image import SUFFIXES
+from crnn import image
 
 FREQUENT, LEAST = 60_000, 3
 
@@ -33,8 +33,7 @@ def main() -> None:
     reader = crnn.PageReader(arguments.model)
     totals: dict[str, list[int]] = {}
     for given in arguments.images:
-        files = sorted(p for p in given.rglob("*") if p.suffix in SUFFIXES) if given.is_dir() else [given]
-        for path in files:
+        for path in image.find(given) if given.is_dir() else [given]:
             texts = {"crnn": "\n".join(line.text for line in reader.read(path, pages=[1])[0].lines)}
             if arguments.tesseract:
                 command = ["tesseract", str(path), "-", "-l", "eng"]
