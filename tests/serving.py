@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -36,11 +37,15 @@ class Running:
     def log(self) -> str:
         return self._log.read_text("utf-8")
 
-    def wait_for(self, event: str, seconds: float = 60.0) -> dict:
+    def most_memory(self) -> int:
+        """Megabytes that the process had at most."""
+        return int(re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{self.process.pid}/status").read_text())[1]) // 1024
+
+    def wait_for(self, event: str, seconds: float = 60.0, **values: object) -> dict:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             for each in self.events:
-                if each["event"] == event:
+                if {"event": event, **values}.items() <= each.items():
                     return each
             assert self.process.poll() is None, self.log
             time.sleep(0.02)

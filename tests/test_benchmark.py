@@ -10,10 +10,10 @@ import pytest
 
 import bars
 import crnn
+from commands import crnn as run
 from crnn import benchmark, image, machine, quantise, recognizer, runtime
 from crnn.config import SynthConfig
 from crnn.errors import ConfigError, EngineError, EngineWarning, ModelError
-from test_cli import crnn as run
 
 
 @pytest.fixture(scope="module")

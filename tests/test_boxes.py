@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 import bars
 import crnn
+from commands import crnn as run
 from crnn import boxes, pretrained, show
 from crnn.charset import ENGLISH, Charset
 from crnn.document import Character, Line
@@ -17,7 +18,6 @@ from crnn.errors import ImageError
 from crnn.synth.corpus import Corpus
 from crnn.synth.fonts import find_faces
 from crnn.synth.generate import Renderer
-from test_cli import crnn as run
 
 
 def letters(text, height=32):

@@ -15,10 +15,10 @@ import pytest
 from PIL import Image
 
 import bars
+from commands import crnn as run
 from crnn import bulk, machine
 from crnn.data.prepare import prepare
 from crnn.errors import ConfigError, DataError
-from test_cli import crnn as run
 
 
 @pytest.fixture(scope="module")

@@ -15,15 +15,10 @@ from PIL import Image
 
 import bars
 import pages
+from commands import crnn
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 CHARSETS = EXAMPLES / "charsets"
-
-
-def crnn(*arguments, **options):
-    """Run `crnn ARGUMENTS`; the finished process with stdout, stderr, returncode."""
-    command = [sys.executable, "-m", "crnn", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, encoding="utf-8", check=False, timeout=60, **options)
 
 
 @pytest.fixture

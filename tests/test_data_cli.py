@@ -13,13 +13,9 @@ import cv2
 import pytest
 
 import pages
+from commands import crnn
 from crnn.data.sources import FORMATS
 from crops import write_folder
-
-
-def crnn(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "crnn", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, encoding="utf-8", check=False, timeout=60)
 
 
 def test_prepare_tells_what_it_wrote_and_what_it_rejected(tmp_path: Path) -> None:
@@ -107,7 +103,7 @@ def test_ctrl_c_leaves_nothing_half_written_and_the_same_command_goes_on(tmp_pat
     while process.poll() is None and len(list((tmp_path / "out").glob("*.tfrecord"))) < 5:
         time.sleep(0.005)
     process.send_signal(signal.SIGINT)
-    stderr = process.communicate(timeout=30)[1]
+    stderr = process.communicate(timeout=240)[1]
     assert process.returncode not in (0, None) and "Traceback" not in stderr
     assert not list((tmp_path / "out" / ".prepare").glob("*.tfrecord"))
     assert crnn(*command[3:]).returncode == 0

@@ -7,10 +7,10 @@ import pytest
 
 import bars
 import crnn
+from commands import crnn as run
 from crnn import evaluation
 from crnn.data.sources import open_source
 from crnn.errors import ConfigError, DataError
-from test_cli import crnn as run
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from commands import crnn as run
 from crnn import ctc, language
 from crnn.charset import ENGLISH, Charset
 from crnn.decoding import Decoder
@@ -12,7 +13,6 @@ from crnn.errors import ConfigError, DataError, ModelError
 from crnn.language import LanguageModel
 from crnn.lexicon import load_words
 from crnn.splitting import WordSplitter
-from test_cli import crnn as run
 
 LINES = ["the cat sat", "the hat", "That cat", "a cat that sat"]
 

@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 import crnn
 import pages
-from test_page_reader import run
+from commands import crnn as run
 
 # text, the four corners of its sign in the scene (clockwise from its top left), paint and ink
 SIGNS = [
@@ -73,8 +73,8 @@ def test_a_wall_without_text_is_an_empty_page(scene):
 def test_a_photograph_whose_lines_are_not_found_is_told_from_a_page(tmp_path):
     path = tmp_path / "scene.png"
     Image.fromarray(with_signs(pebbles())).save(path)
-    done = run(path, "-m", "en")
+    done = run("read-page", path, "-m", "en")
     said = f"crnn: {path} is hardly read: --detector db finds the lines of photographs and scenes"
     assert done.stderr.splitlines()[-1] == said
     assert done.returncode == 0
-    assert "crnn:" not in run(path, "-m", "en", "--detector", "db").stderr
+    assert "crnn:" not in run("read-page", path, "-m", "en", "--detector", "db").stderr

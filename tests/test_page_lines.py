@@ -1,5 +1,6 @@
 """Finding lines and putting them in order, on pages whose lines are known."""
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,13 @@ from crnn.page.lines import find
 from crnn.page.sheet import find_sheet
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+@cache
+def searched(name):
+    """A drawn page and what is found on it."""
+    page = pages.ALL[name]()
+    return page, find(page.pixels)
 
 
 def boxes(finding):
@@ -27,16 +35,15 @@ def in_order(finding):
 
 @pytest.mark.parametrize("name", pages.ALL)
 def test_every_line_is_found_and_nothing_else(name):
-    page = pages.ALL[name]()
-    finding = find(page.pixels)
+    page, finding = searched(name)
     assert pages.found(page, boxes(finding)) == 1.0
     assert len(finding.lines) == len(page.lines)
 
 
 @pytest.mark.parametrize("name", pages.ALL)
 def test_lines_come_in_reading_order(name):
-    page = pages.ALL[name]()
-    order = [line.corners.mean(axis=0) for line, _ in in_order(find(page.pixels))]
+    page, finding = searched(name)
+    order = [line.corners.mean(axis=0) for line, _ in in_order(finding)]
     for (_, (left, top, right, bottom)), (x, y) in zip(page.lines, order, strict=True):
         assert left <= x <= right
         assert top <= y <= bottom

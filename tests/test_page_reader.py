@@ -1,8 +1,6 @@
 """PageReader and `crnn read-page`, with the bundled model on rendered pages."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -13,6 +11,7 @@ from PIL import Image
 import bars
 import crnn
 import pages
+from commands import crnn as run
 from crnn.metrics import edit_distance
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -29,11 +28,6 @@ def cer(text, label):
 
 def plain(page):
     return "\n".join(line.text for line in page.lines)
-
-
-def run(*arguments):
-    command = [sys.executable, "-m", "crnn", "read-page", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, encoding="utf-8", check=False, timeout=120)
 
 
 def save(page, path, **options):
@@ -167,7 +161,7 @@ def test_page_on_its_side_is_turned(reader, turns):
 
 
 def test_blank_page_is_empty_text_and_success(tmp_path):
-    done = run(save(pages.blank(), tmp_path / "blank.png"), "-m", "en")
+    done = run("read-page", save(pages.blank(), tmp_path / "blank.png"), "-m", "en")
     assert (done.stdout, done.returncode) == ("\n", 0)
     assert "crnn:" not in done.stderr
 
@@ -184,7 +178,7 @@ def test_line_of_any_length_is_read_whole(bar_model):
 
 
 def test_json_has_document_pages_lines_words_characters(tmp_path):
-    done = run(save(pages.table(), tmp_path / "table.png"), "-m", "en", "--format", "json")
+    done = run("read-page", save(pages.table(), tmp_path / "table.png"), "-m", "en", "--format", "json")
     document = json.loads(done.stdout)
     assert document["path"] == str(tmp_path / "table.png")
     line = document["pages"][0]["lines"][0]

@@ -13,13 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import crnn
+from commands import crnn as run
 from crnn import predictions, report
 from crnn.breakdown import BINS, Breakdown, Calibration
 from crnn.document import Character, Line
 from crnn.errors import DataError
 from crnn.evaluation import Reading
 from crnn.report import Report, draw_matrix
-from test_cli import crnn as run
 from test_evaluation import write
 
 

@@ -5,7 +5,6 @@ import contextlib
 import json
 import socket
 import struct
-import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 
@@ -21,7 +20,7 @@ from serving import serving
 from test_serve_clients import encoded
 
 GOOD = encoded(bars.draw("42"))
-LIMITS = ["--max-body-mb", 1, "--max-megapixels", 0.5, "--max-images", 4, "--max-queue", 8, "--timeout", 1.5]
+LIMITS = ["--max-body-mb", 1, "--max-megapixels", 0.5, "--max-images", 4, "--max-queue", 8, "--timeout", 3]
 
 
 @pytest.fixture(scope="module")
@@ -80,9 +79,9 @@ def test_truncated_images(server, cut):
 
 
 def test_a_decompression_bomb_is_not_decoded(server):
-    began = time.monotonic()
+    before = server.most_memory()
     assert "too large: 20000x10000 pixels, the limit is 0.5 megapixels" in refused(server, "/read", bomb(20000, 10000))
-    assert time.monotonic() - began < 5
+    assert server.most_memory() < before + 100
 
 
 def test_a_crop_that_is_too_wide_is_named(server):
@@ -118,7 +117,7 @@ def test_slow_clients_are_hung_up_on(server):
     for start, said in ((head + GOOD[:10], b"408"), (head[:20], b"")):
         with socket.create_connection(("127.0.0.1", server.port)) as connection:
             connection.sendall(start)
-            connection.settimeout(15)
+            connection.settimeout(60)
             assert said in connection.recv(200)
             while connection.recv(1000):
                 pass
@@ -309,7 +308,8 @@ def test_large_messages_and_unknown_models(channel):
 
 def test_a_log_line_stays_one_line(server):
     server.ask("/read?model=a%0Ab", GOOD, {"X-Request-ID": "mine-1"})
-    time.sleep(0.2)
+    server.ask("/read?model=a%0Ab", GOOD, {"X-Request-ID": "mine-2"})
+    server.wait_for("request", id="mine-2")
     logged = [event for event in server.events if event.get("id") == "mine-1"]
     assert len(logged) == 1 and logged[0]["status"] == 404
     assert json.dumps(logged[0])

@@ -51,7 +51,7 @@ def bars() -> Iterator[Any]:
             if not lines:
                 task = tasks[what] if what in tasks else tasks.setdefault(what, shown.add_task(what, total=total))
                 shown.update(task, completed=done)
-            elif sys.stderr is not None and time.monotonic() - last > 10:
+            elif sys.stderr is not None and done < total and time.monotonic() - last > 10:
                 last = time.monotonic()
                 print(f"{what} {done} of {total}", file=sys.stderr, flush=True)
 
