@@ -12,10 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crnn.image import Image
-from crnn.page.ink import Grey, ink
-from crnn.page.letters import letter_heights, usual_height, without_pictures
+from crnn.page.ink import Grey
+from crnn.page.letters import letter_heights, usual_height
 
-_SIDE = 1200  # the size at which curves are measured
 _STRIPS, _BANDS = 16, 10  # into which a page is parted across and down; text of neighbouring strips is level, or nearly
 _TALL, _SHIFT = 6, 0.8  # height of a band at least, and how far lines may run up or down in a strip, in letters
 _ALIKE = 0.6  # correlation of the rows of neighbouring strips that show the same lines
@@ -60,11 +59,8 @@ class Bend:
         return points + np.stack([np.zeros(len(points)), rows * drop], axis=1)
 
 
-def find_bend(grey: Grey) -> Bend | None:
-    """How the lines of a page that is straight on the whole run; None where they are level or nothing tells."""
-    scale = min(1.0, _SIDE / max(grey.shape))
-    small = np.asarray(cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
-    mask = without_pictures(ink(small), small)
+def find_bend(mask: Grey) -> Bend | None:
+    """How the lines of a page run that is straight on the whole, by a sketch of it; None: level, or nothing tells."""
     size = usual_height(letter_heights(mask, len(mask) / 3))
     shifts = np.array(list(_shifts(mask, size))).reshape(-1, 5)
     if len(shifts) < _LEAST:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crnn.image import Image
+from crnn.page.components import components
 
 _NOISY = 16.0  # contrast of bare paper
 _STANDS_OUT, _SPECK = 60, 4  # grey levels between a coloured ground and what is drawn on it, and pixels of it at least
@@ -20,6 +22,7 @@ _EDGES = 16  # pixels beyond a panel, from which on what is on the paper may be 
 _GROUND, _STROKE = 0.02, 250  # of the page, that a ground is at least; of its longer side, that strokes are at most
 _REACH = 60  # one so-manieth of the longer side, as far as a ground is the paper beyond its edge
 _FAINTEST, _CLEAN = 14, 2.0  # the lower limit on a clean page that has little else, and the noise of such a page
+_QUICK = 5.5  # pixels: medians up to there are of 5 x 5
 _RARE = 0.35  # part of a neighbourhood that is as light as its paper, at least
 _FAINT_COLOUR = 24  # of a difference of two channels; JPEG halves that of thin strokes
 
@@ -49,11 +52,12 @@ def drawn(pixels: Image, margin: int = 0) -> Grey:
 
 def _coloured(pixels: Image) -> Grey:
     """255 where the colour is not that of the page. Shadows change it less than they change the brightness."""
-    channels = pixels.astype(np.int16)
-    contrast = np.zeros(pixels.shape[:2], np.int16)
-    for channel in (0, 2):
-        hue = channels[..., channel] - channels[..., 1]
-        np.maximum(contrast, np.abs(hue - np.int16(np.median(hue[::4, ::4]))), out=contrast)
+    red, green, blue = cv2.split(pixels)
+    contrast = np.zeros(green.shape, np.int16)
+    for channel in (red, blue):
+        hue = cv2.subtract(channel, green, dtype=cv2.CV_16S)
+        usual = int(np.median(hue[::4, ::4]))
+        contrast = cv2.max(contrast, cv2.absdiff(hue, usual))  # type: ignore[call-overload, assignment]
     noise = 1.48 * float(np.median(contrast[::4, ::4]))
     return np.where(contrast > max(_FAINT_COLOUR, 4 * noise), np.uint8(255), np.uint8(0))
 
@@ -96,8 +100,10 @@ def _paper(grey: Grey, alike: int = _ALIKE) -> Grey:
     scale = min(1.0, 640 / max(rows, columns))
     size = (max(1, round(columns * scale)), max(1, round(rows * scale)))
     small = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
-    # The mean of what close lines are drawn in and on is neither; the median is.
-    even = cv2.resize(cv2.medianBlur(grey, round(1 / scale) | 1), size, interpolation=cv2.INTER_AREA)
+    # The mean of what close lines are drawn in and on is neither; the median is, which is slow beyond 5 x 5 pixels.
+    step = math.ceil(1 / (_QUICK * scale))
+    sample = np.ascontiguousarray(grey[::step, ::step])
+    even = cv2.resize(cv2.medianBlur(sample, round(1 / (step * scale)) | 1), size, interpolation=cv2.INTER_AREA)
     reach = max(15, max(size) // 16) | 1
     wide, close = cv2.medianBlur(even, reach), cv2.medianBlur(small, max(9, reach // 3) | 1)
     paper = np.asarray(cv2.resize(wide, (columns, rows)), np.uint8)
@@ -107,7 +113,7 @@ def _paper(grey: Grey, alike: int = _ALIKE) -> Grey:
     tiny = cv2.resize(small, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA) if min(size) >= 16 else small
     around = cv2.resize(cv2.medianBlur(tiny, reach), size)
     panels = cv2.threshold(cv2.absdiff(around, close), 25, 255, cv2.THRESH_BINARY)[1]
-    for left, top, across, down, area in cv2.connectedComponentsWithStats(panels, connectivity=4)[2][1:].tolist():
+    for left, top, across, down, area in components(np.asarray(panels, np.uint8), 4)[1][1:].tolist():
         if 8 <= down <= 2.5 * reach and across >= 1.3 * down and area >= 0.5 * across * down:
             here = (slice(top, top + down), slice(left, left + across))
             inside = close[here][panels[here] > 0]
@@ -126,9 +132,8 @@ def _grounds(grey: Grey, alike: int) -> NDArray[np.bool_]:
         return np.zeros(grey.shape, bool)
     window = np.ones((brush, brush), np.uint8)
     even = (cv2.subtract(cv2.dilate(grey, window), cv2.erode(grey, window)) < alike).astype(np.uint8)
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(even, connectivity=4)
+    labels, stats = components(even, 4)
     large = stats[:, 4] >= _GROUND * grey.size
-    large[0] = False
     ground = large[labels]
     for number in np.flatnonzero(large):
         left, top, across, down = stats[number, :4].tolist()
@@ -156,22 +161,29 @@ def _fill_around(grey: Grey, paper: Grey, ground: NDArray[np.bool_], near: int, 
     page that is `scale` times as large."""
     if not ground.any():
         return
+    rows, columns = grey.shape
+    step = 2 if scale < 0.5 else 1  # of a large page, every other pixel of every other row tells enough
+    seen, bare = np.ascontiguousarray(grey[::step, ::step]), ground[::step, ::step]
     far, nearest = cv2.distanceTransformWithLabels(
-        (~ground).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
+        (~bare).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
     )
     colour = np.zeros(int(nearest.max()) + 1, np.uint8)
-    colour[nearest[ground]] = grey[ground]
+    colour[nearest[bare]] = seen[bare]
     colours = colour[nearest]
+    size = (max(1, round(columns * scale)), max(1, round(rows * scale)))
 
     def how_much_is_like(level: Grey) -> NDArray[Any]:
-        like = (cv2.absdiff(grey, level) < _ALIKE).astype(np.float32)
-        small = cv2.resize(like, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-        return cv2.resize(cv2.blur(small, (near, near)), grey.shape[::-1])
+        like = (cv2.absdiff(seen, level) < _ALIKE).astype(np.uint8) * np.uint8(255)
+        small = cv2.resize(like, size, interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+        return cv2.resize(cv2.blur(small, (near, near)), seen.shape[::-1])
 
-    rare, common = how_much_is_like(paper), how_much_is_like(colours)
+    rare, common = how_much_is_like(np.ascontiguousarray(paper[::step, ::step])), how_much_is_like(colours)
     lost = (rare < _RARE) & (common > rare)
-    close = (far <= max(grey.shape) // _REACH) | lost
-    paper[close] = colours[close]
+    close = (step * far <= max(grey.shape) // _REACH) | lost
+    colours, close = (
+        cv2.resize(each, (columns, rows), interpolation=cv2.INTER_NEAREST) for each in (colours, close.astype(np.uint8))
+    )
+    cv2.copyTo(colours, close, paper)
 
 
 def _has_edges(grey: NDArray[Any], inside: NDArray[Any]) -> bool:
@@ -231,10 +243,10 @@ def _above(contrast: Grey, level: int) -> Grey:
 
 def _plates(mask: Grey) -> list[tuple[int, int, int, int, NDArray[np.bool_]]]:
     """Solid bars, too low to be the paper of their neighbourhood: box, and which of its pixels belong to it."""
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=4)
+    labels, stats = components(mask, 4)
     width, height, area = stats[:, 2], stats[:, 3], stats[:, 4]
     chosen = (height >= 12) & (width >= 1.5 * height) & (area > 0.5 * width * height) & (width >= 40)
-    chosen &= area > 8 * np.median(area[1:]) if count > 1 else False
+    chosen &= area > 8 * np.median(area[1:]) if len(stats) > 1 else False
     found = []
     for number in np.nonzero(chosen[1:])[0] + 1:
         left, top, across, down = stats[number, :4].tolist()

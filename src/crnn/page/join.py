@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from crnn.page.rules import Boxes
+from crnn.page.components import Boxes
 
 Groups = NDArray[np.int32]  # (n,) the number of the group that each thing is in, -1 none
 

@@ -1,4 +1,4 @@
-"""How large the letters of a page are, and the paper that a picture of large ones lacks."""
+"""How large the letters of a page are, what is none, and the paper that a picture of large ones lacks."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crnn.image import Image
+from crnn.page.components import components
 from crnn.page.ink import Grey, grey_of, ink
 
 LARGE_TYPE = 1 / 20  # height of letters, of the page's longer side, from which on they are those of a sign
 LONGEST_STRIP = 40  # times as wide as high: of what is longer, the letters cannot be judged in a small copy
 
 _SIDES = (400, 1000)  # the sizes at which they are measured, the second where the first tells of large ones
+_SKETCH = 1200  # pixels of the longer side
 _EDGE = 24  # the part of a picture that is its edge is one of so many
 _LARGEST = 5  # letters of a page, of the height of usual ones: titles
 _SLENDER = 8  # times as high as wide: rules, the edge of a sheet
@@ -27,24 +29,24 @@ _LARGE_LETTERS = 2  # beside smaller ones, at least
 
 def letter_heights(mask: Grey, most: float) -> NDArray[np.float64]:
     """Heights in pixels, up to `most` and in order, of what may be letters or a Chinese character's parts."""
-    stats = cv2.connectedComponentsWithStats(mask, connectivity=8)[2]
-    return np.sort(stats[_like_letters(stats, most), 3]).astype(np.float64)
+    return heights_of(components(mask)[1], most)
 
 
-def _like_letters(stats: NDArray[Any], most: float) -> NDArray[np.bool_]:
+def heights_of(stats: NDArray[Any], most: float) -> NDArray[np.float64]:
+    """The same, of the figures of its components."""
     width, height, area = stats[:, 2], stats[:, 3], stats[:, 4]
     letter = (height >= 4) & (width >= 2) & (height <= most) & (width <= 12 * height) & (area >= 8)
-    letter[0] = False  # the paper
-    return letter
+    return np.sort(height[letter]).astype(np.float64)
 
 
 def without_pictures(mask: Grey, grey: Grey) -> Grey:
     """The mask without photographs: what is much larger than letters and of many tones, and what stands within it."""
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    labels, stats = components(mask)
     width, height, area = stats[:, 2], stats[:, 3], stats[:, 4]
-    size = usual_height(np.sort(height[_like_letters(stats, mask.shape[0] / 3)]).astype(np.float64))
+    size = usual_height(heights_of(stats, mask.shape[0] / 3))
     large = (np.minimum(width, height) > _LARGEST * size) & (area > _DENSE * width * height)
-    large[0] = False
+    if not large.any():
+        return mask
     inner = cv2.erode(mask, np.ones((3, 3), np.uint8))  # at their edges letters are of all tones, too
     pictures = np.zeros_like(mask)
     for number in np.nonzero(large)[0]:
@@ -57,11 +59,18 @@ def without_pictures(mask: Grey, grey: Grey) -> Grey:
     reach = round(_LARGEST * size / 2) | 1
     within = cv2.morphologyEx(pictures, cv2.MORPH_CLOSE, np.ones((reach, reach), np.uint8))
     rows, columns = mask.shape
-    for left, top, across, down, area in cv2.connectedComponentsWithStats(within)[2][1:].tolist():
+    for left, top, across, down, area in components(np.asarray(within, np.uint8))[1][1:].tolist():
         inside = (left > 0) + (top > 0) + (left + across < columns) + (top + down < rows)
         if inside >= 3 and area >= _FILLED * across * down:
             within[top : top + down, left : left + across] = 255
     return np.where(within > 0, np.uint8(0), mask)
+
+
+def sketch(grey: Grey) -> Grey:
+    """The ink of a small copy of the page, without photographs: enough to tell how its lines run."""
+    scale = min(1.0, _SKETCH / max(grey.shape))
+    small = np.asarray(cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
+    return without_pictures(ink(small), small)
 
 
 def usual_height(heights: NDArray[np.float64], part: float = 0.5) -> float:
@@ -106,7 +115,7 @@ def _lacking(pixels: Image, scale: float) -> int:
 
 def _without_figures(mask: Grey, large: int) -> Grey:
     """The mask without what is `large` and no letter: rules, and what has more edge, photographs, frames, codes."""
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    labels, stats = components(mask)
     figure = np.zeros(len(stats), bool)
     for number in np.nonzero(stats[1:, 3] >= large)[0] + 1:
         left, top, across, down, area = stats[number].tolist()
@@ -121,7 +130,7 @@ def _without_figures(mask: Grey, large: int) -> Grey:
 
 def with_paper(pixels: Image, room: int) -> Image:
     """With so many pixels more on every side, in the colours of the page's edge there."""
-    paper = np.zeros(pixels.shape, np.float32)
+    paper = np.empty_like(pixels)
     deep = max(1, min(pixels.shape[:2]) // _EDGE)
     for side, strip in (
         (np.s_[0], pixels[:deep]),
@@ -132,7 +141,7 @@ def with_paper(pixels: Image, room: int) -> Image:
         # Of its thirds, so that a gradient goes on; the median, so that letters and frames at the edge do not.
         thirds = np.array_split(strip, min(3, strip.shape[1]), axis=1)
         colours = np.array([[np.median(third, axis=(0, 1)) for third in thirds]], np.float32)
-        paper[side] = cv2.resize(colours, (strip.shape[1], 1))[0]
-    wide = cv2.copyMakeBorder(paper, room, room, room, room, cv2.BORDER_REPLICATE).round().astype(np.uint8)
+        paper[side] = cv2.resize(colours, (strip.shape[1], 1))[0].round()
+    wide = cv2.copyMakeBorder(paper, room, room, room, room, cv2.BORDER_REPLICATE)
     wide[room:-room, room:-room] = pixels
-    return wide
+    return np.asarray(wide, np.uint8)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from crnn.image import Image
 from crnn.page.bend import find_bend
+from crnn.page.components import Boxes, boxes_of, components
 from crnn.page.ink import Grey, drawn, grey_of
 from crnn.page.join import (
     Groups,
@@ -27,13 +28,14 @@ from crnn.page.join import (
     which_are_bars,
     which_are_letters,
 )
-from crnn.page.letters import letter_heights, paper_lacking, usual_height, with_paper, without_pictures
-from crnn.page.rules import Boxes, is_upright, leaders, rules, to_boxes
+from crnn.page.letters import paper_lacking, sketch, with_paper, without_pictures
+from crnn.page.rules import is_upright, leaders, rules
 from crnn.page.sheet import find_sheet, flatten, on_picture, without_sheet
 from crnn.page.skew import skew, straighten
 
 WORK_PIXELS = 20_000_000  # larger pages are searched in a smaller copy; crops are cut from the page itself
 
+_AROUND_PIXELS = 2_000_000  # in which is searched what is beside a photographed sheet
 _COURSE = 17  # points that tell how a line runs
 _SMALL_LETTERS = 8  # of a line beside much larger type; fewer may be the texture of what that stands on
 
@@ -73,10 +75,14 @@ def find(pixels: Image) -> Finding:
     finding = _find_on_paper(flat)
     lines = [line.moved(partial(on_picture, matrix=matrix)) for line in finding.lines]
     x, y = corners[1] - corners[0]
+    scale = min(1.0, (_AROUND_PIXELS / (pixels.shape[0] * pixels.shape[1])) ** 0.5)
+    around = _find(_smaller(without_sheet(pixels, corners), scale)).lines
     below = 2 * len(flat)  # the sheet's lines: these come after them
     around = [
-        replace(line, box=(line.box[0], line.box[1] + below, line.box[2], line.box[3] + below))
-        for line in _find_on_paper(without_sheet(pixels, corners)).lines
+        replace(line, box=(line.box[0], line.box[1] + below, line.box[2], line.box[3] + below)).moved(
+            lambda points: points / scale
+        )
+        for line in around
     ]
     return Finding(lines, finding.rules, finding.angle + float(np.degrees(np.arctan2(y, x))), around)
 
@@ -89,10 +95,8 @@ def _find_on_paper(pixels: Image) -> Finding:
         return _find(pixels)
     rows, columns = pixels.shape[:2]
     scale = min(1.0, (3 * WORK_PIXELS / ((rows + 2 * room) * (columns + 2 * room))) ** 0.5)
-    if scale < 1:
-        pixels = np.asarray(cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
-        room = round(room * scale)
-    finding = _find(with_paper(pixels, room), room)
+    room = round(room * scale)
+    finding = _find(with_paper(_smaller(pixels, scale), room), room)
     return replace(finding, lines=[line.moved(lambda points: (points - room) / scale) for line in finding.lines])
 
 
@@ -100,14 +104,11 @@ def _find(pixels: Image, margin: int = 0) -> Finding:
     """`margin`: of paper that was put around a picture of large type."""
     rows, columns = pixels.shape[:2]
     scale = min(1.0, (WORK_PIXELS / (rows * columns)) ** 0.5)
-    if scale < 1:
-        size = (round(columns * scale), round(rows * scale))
-        small = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
-    else:
-        small = pixels
-    angle = skew(grey_of(small))
+    small = _smaller(pixels, scale)
+    seen = sketch(grey_of(small))
+    angle = skew(seen)
     straight, back = straighten(small, angle)
-    bend = None if margin else find_bend(grey_of(straight))
+    bend = None if margin else find_bend(sketch(grey_of(straight)) if angle else seen)
     if bend:
         straight = bend.level(straight)
     mask = without_pictures(drawn(straight, round(margin * scale)), grey_of(straight))
@@ -131,6 +132,13 @@ def _find(pixels: Image, margin: int = 0) -> Finding:
     return Finding(lines, ruled, angle)
 
 
+def _smaller(pixels: Image, scale: float) -> Image:
+    if scale == 1:
+        return pixels
+    size = (round(pixels.shape[1] * scale), round(pixels.shape[0] * scale))
+    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
 def _corners(box: Sequence[float]) -> NDArray[np.float64]:
     left, top, right, bottom = box
     return np.array([[left, top], [right, top], [right, bottom], [left, bottom]], np.float64)
@@ -146,14 +154,13 @@ def _middle(box: Sequence[float]) -> NDArray[np.float64]:
 
 def _search(mask: Grey) -> tuple[Boxes, Groups, Boxes]:
     """Boxes of the lines; whose each pixel is (0 nobody's, i + 1 line i's, -1 something else); rules."""
-    leading = leaders(mask)
+    leading, size = leaders(mask)
     mask = np.asarray(cv2.subtract(mask, leading), np.uint8)
-    size = usual_height(letter_heights(mask, mask.shape[0] / 3))
     ruled, lines = rules(mask, size)
     mask = np.asarray(cv2.subtract(mask, ruled), np.uint8)
     for attempt in range(3):
-        _, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
-        parts, area = to_boxes(stats), stats[:, 4].astype(np.int64)
+        labels, stats = components(mask)
+        parts, area = boxes_of(stats), stats[:, 4]
         vertical = np.concatenate([lines[is_upright(lines)], parts[which_are_bars(parts, size)]])
         member = group_letters(parts, which_are_letters(parts, area, size, mask.shape), size, mask.shape)
         member = adopt(parts, area, join_words(parts, member, vertical, far=False))

@@ -10,22 +10,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from crnn.page.components import Boxes, boxes_of, components
 from crnn.page.ink import Grey
-from crnn.page.letters import letter_heights, usual_height
-
-Boxes = NDArray[np.int64]  # (n, 4): left, top, right, bottom
+from crnn.page.letters import heights_of, usual_height
 
 _DOTS, _CLOSE_DOTS = 5, 9  # of a leader at least, and where they stand as close as the six of a Chinese ellipsis
 _APART = 0.5  # from dot to dot, of the height of a usual letter: not that close
 _THIN, _SIDE = 0.25, 0.8  # width and length of a cell's sides, of the height of a usual letter: at most, at least
 _DOT = 0.45  # height of the dots, of a usual letter's, at most
-
-
-def to_boxes(stats: NDArray[Any]) -> Boxes:
-    boxes = stats[:, :4].astype(np.int64)
-    boxes[:, 2:] += boxes[:, :2]
-    boxes[0] = 0  # the first component is the paper
-    return boxes
 
 
 def is_upright(rules: NDArray[Any]) -> NDArray[np.bool_]:
@@ -39,12 +31,13 @@ def rules(mask: Grey, size: float) -> tuple[Grey, Boxes]:
         thicken = np.ones((1, 3) if upright else (3, 1), np.uint8)
         run = np.ones((length, 1) if upright else (1, length), np.uint8)
         runs = cv2.morphologyEx(cv2.dilate(mask, thicken), cv2.MORPH_OPEN, run)
-        _, labels, stats, _ = cv2.connectedComponentsWithStats(np.asarray(runs, np.uint8), connectivity=8)
+        labels, stats = components(np.asarray(runs, np.uint8))
         across, along = (stats[:, 2], stats[:, 3]) if upright else (stats[:, 3], stats[:, 2])
         thin = (along >= 10 * across) & (across <= max(7, 0.9 * size - 2))
         thin[0] = False
-        found[thin[labels]] = 255
-        boxes.append(to_boxes(stats)[thin])
+        if thin.any():
+            found[thin[labels]] = 255
+        boxes.append(boxes_of(stats)[thin])
     found = np.asarray(cv2.bitwise_and(cv2.dilate(found, np.ones((3, 3), np.uint8)), mask), np.uint8)
     sides, side_boxes = _sides(mask, found, size)
     return np.asarray(cv2.bitwise_or(found, sides), np.uint8), np.concatenate([*boxes, side_boxes])
@@ -53,12 +46,11 @@ def rules(mask: Grey, size: float) -> tuple[Grey, Boxes]:
 def _sides(mask: Grey, ruled: Grey, size: float) -> tuple[Grey, Boxes]:
     """The pixels of short straight lines from one rule to another, such as the sides of a cell, and the boxes of the
     vertical ones."""
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(cv2.subtract(mask, ruled), connectivity=8)
-    parts = to_boxes(stats)
+    labels, stats = components(np.asarray(cv2.subtract(mask, ruled), np.uint8))
+    parts = boxes_of(stats)
     width, height = stats[:, 2], stats[:, 3]
     thin = np.minimum(width, height) <= max(3, _THIN * size)
     thin &= (np.maximum(width, height) >= _SIDE * size) & (stats[:, 4] >= 0.8 * width * height)
-    thin[0] = False
     upright = height > width
     for number in np.nonzero(thin)[0]:
         left, top, right, bottom = parts[number].tolist()
@@ -70,24 +62,24 @@ def _sides(mask: Grey, ruled: Grey, size: float) -> tuple[Grey, Boxes]:
     return np.where(thin[labels], mask, np.uint8(0)), parts[thin & upright]
 
 
-def leaders(mask: Grey) -> Grey:
-    """The pixels of dots that stand in a row, equally far from each other."""
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
-    boxes, sides = to_boxes(stats), stats[:, 2:4]
+def leaders(mask: Grey) -> tuple[Grey, float]:
+    """The pixels of dots that stand in a row, equally far from each other, and a usual letter's height beside them."""
+    labels, stats = components(mask)
+    boxes, sides = boxes_of(stats), stats[:, 2:4]
     round_ = (sides.min(axis=1) >= 2) & (sides.max(axis=1) <= 1.5 * sides.min(axis=1) + 1)
     round_ &= stats[:, 4] >= 0.5 * sides.prod(axis=1)
-    round_[0] = False
     dots = np.nonzero(round_)[0]
     runs = [run for row in _rows(boxes, dots) for run in _runs(boxes, row)]
     found = np.zeros(len(boxes), bool)
     for run in runs:
         found[run] = True
-    letter = usual_height(letter_heights(np.where(found[labels], np.uint8(0), mask), mask.shape[0] / 3))
+    letter = usual_height(heights_of(stats[~found], mask.shape[0] / 3))
     for run in runs:
         apart = (boxes[run[-1], 0] - boxes[run[0], 0]) / (len(run) - 1)
         far = len(run) >= _CLOSE_DOTS or apart >= _APART * letter
         found[run] = far and sides[run, 1].max() <= _DOT * letter
-    return np.where(found[labels], mask, np.uint8(0))
+    size = usual_height(heights_of(stats[~found], mask.shape[0] / 3))
+    return np.where(found[labels], mask, np.uint8(0)) if found.any() else np.zeros_like(mask), size
 
 
 def _rows(boxes: Boxes, dots: NDArray[np.int64]) -> list[NDArray[np.int64]]:

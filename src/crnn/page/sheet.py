@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -84,18 +85,20 @@ def _planes(small: Image) -> list[Grey]:
     closed = [
         np.asarray(cv2.medianBlur(cv2.morphologyEx(plane, cv2.MORPH_CLOSE, brush), 5), np.uint8) for plane in planes
     ]
-    return [*closed, *(_in_even_light(plane) for plane in closed)]
+    return [*closed, *_in_even_light(closed)]
 
 
-def _in_even_light(plane: Grey) -> Grey:
+def _in_even_light(planes: Sequence[Grey]) -> list[Grey]:
     """Without the light that fades to one side, as it does on the middle of the picture, where the sheet is."""
-    rows, columns = plane.shape
+    rows, columns = planes[0].shape
     y, x = (axis.ravel() for axis in np.mgrid[0:rows, 0:columns])
     terms = np.stack([np.ones(len(x)), x / columns - 0.5, y / rows - 0.5], axis=1)
     middle = (np.abs(terms[:, 1:]) < _MIDDLE).all(axis=1)
-    fading = terms @ np.linalg.lstsq(terms[middle], plane.ravel()[middle], rcond=None)[0]
-    least = max(1.0, 0.3 * float(fading[middle].mean()))
-    return np.asarray((plane.ravel() / fading.clip(least) * _PAPER).clip(0, 255).reshape(plane.shape), np.uint8)
+    levels = np.stack([plane.ravel() for plane in planes], axis=1)
+    fading = terms @ (np.linalg.pinv(terms[middle]) @ levels[middle])
+    least = np.maximum(1.0, 0.3 * fading[middle].mean(axis=0))
+    even = (levels / fading.clip(least) * _PAPER).clip(0, 255).astype(np.uint8)
+    return [plane.reshape(rows, columns) for plane in even.T]
 
 
 def _light_sheet(plane: Grey, level: float) -> tuple[float, Corners | None]:

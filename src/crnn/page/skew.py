@@ -9,31 +9,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crnn.image import Image
-from crnn.page.ink import Grey, ink
-from crnn.page.letters import without_pictures
+from crnn.page.ink import Grey
 
 MAX_ANGLE = 15.0  # degrees of skew that are looked for, to either side
 
-_SIDE, _POINTS = 1200, 100_000  # the size at which it is measured, and by how many pixels of ink
+_POINTS = 100_000  # pixels of ink by which it is measured
 _PAPER = 8  # times smaller, letters leave little of themselves in a median
 _STRIPS = 4  # in which lines stand level at the same angle
 _LEAST = 3  # pixels between a line's ends: of little text that lies level, the angle is chance
 
 
-def skew(grey: Grey) -> float:
+def skew(mask: Grey) -> float:
     """Degrees by which the text runs downwards to the right; 0 where it is level or nothing tells.
 
-    Lines that lie level make the sharpest steps between rows of much and rows of little ink.
+    `mask`: a sketch of the page. Lines that lie level make the sharpest steps between rows of much and of little ink.
     """
-    scale = min(1.0, _SIDE / max(grey.shape))
-    small = np.asarray(cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
-    y, x = np.nonzero(without_pictures(ink(small), small))
+    y, x = np.nonzero(mask)
     if len(x) < 50:
         return 0.0
     keep = slice(None, None, -(-len(x) // _POINTS))
-    x, y = x[keep] - small.shape[1] / 2, y[keep].astype(np.float64)
+    x, y = x[keep] - mask.shape[1] / 2, y[keep].astype(np.float64)
     reach = int(abs(x).max() * np.tan(np.radians(MAX_ANGLE + 1))) + 1
-    strip = ((x - x.min()) * (_STRIPS / (np.ptp(x) + 1))).astype(np.int64) * (2 * reach + small.shape[0] + 2)
+    strip = ((x - x.min()) * (_STRIPS / (np.ptp(x) + 1))).astype(np.int64) * (2 * reach + mask.shape[0] + 2)
 
     def sharpness(degrees: float, apart: bool = False) -> float:
         rows = (y - x * np.tan(np.radians(degrees)) + reach).astype(np.int64)
@@ -71,4 +68,4 @@ def with_paper_beyond(warped: NDArray[Any], pixels: NDArray[Any], matrix: NDArra
         return np.asarray(warped, np.uint8)
     paper = cv2.medianBlur(cv2.resize(pixels, None, fx=1 / _PAPER, fy=1 / _PAPER, interpolation=cv2.INTER_AREA), 9)
     beyond = cv2.warpPerspective(paper, whole @ np.diag([_PAPER, _PAPER, 1]), size, borderMode=cv2.BORDER_REPLICATE)
-    return np.where(inside[..., np.newaxis] < 255, beyond, warped).astype(np.uint8)
+    return np.asarray(cv2.copyTo(beyond, (inside < 255).astype(np.uint8), warped), np.uint8)
