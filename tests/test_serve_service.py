@@ -15,6 +15,7 @@ import pytest
 
 import bars
 import crnn
+import pages
 from crnn.errors import ConfigError, ImageError, ModelError
 from crnn.serve import service as serving_service
 from crnn.serve.client import Client, GrpcClient, ServerError
@@ -115,9 +116,27 @@ def test_models_have_names_and_versions(bar_model, tmp_path):
         assert unknown.value.reason is Reason.NOT_FOUND and len(str(unknown.value)) < 200
 
 
+def test_a_page_is_read_line_by_line_by_the_model_that_is_surest(tmp_path):
+    page = pages.blank(900, 200)
+    pages.write(page, "old poles, ropes and shillings", (30, 80))
+    pages.write(page, "软件可以读英文和中文", (30, 150))
+    with serving(tmp_path) as server:
+        names = {"/read-page": "auto", "/read-page?model=auto": "auto", "/read-page?model=en": "en"}
+        texts = []
+        for path, name in names.items():
+            status, _, answer = server.ask(path, encoded(page.pixels))
+            assert (status, answer["model"]) == (200, name)
+            texts.append([line["text"] for line in answer["pages"][0]["lines"]])
+        assert texts[0] == texts[1] == ["old poles, ropes and shillings", "软件可以读英文和中文"]
+        assert texts[2] != texts[0]
+        assert server.ask("/read?model=auto", encoded(page.pixels))[0] == 404
+
+
 def test_settings_that_cannot_be_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="max_queue 0"):
         Limits(max_queue=0)
+    with pytest.raises(ConfigError, match="cannot be called auto"):
+        find_models(["auto=en"])
     with pytest.raises(ModelError, match="no model 'klingon'"):
         find_models(["klingon"])
     with pytest.raises(ConfigError, match="cannot be read as a key"):

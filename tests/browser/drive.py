@@ -17,6 +17,9 @@ from serving import serving
 
 ROOT = Path(__file__).parent.parent.parent
 EXAMPLES = ROOT / "examples"
+CHINESE = (
+    (EXAMPLES / "test_pdf.txt").read_text("utf-8").splitlines()[2][:8]
+)  # which the first model, `en`, does not know
 
 
 def use(page: Page, url: str, out: Path, name: str) -> None:
@@ -82,7 +85,8 @@ def use(page: Page, url: str, out: Path, name: str) -> None:
         expect(page.locator("#status")).to_contain_text("choose Page")
         page.screenshot(path=out / f"{name}-lost.png", full_page=True)
         page.locator("#page-mode").click()
-        expect(page.locator("#parts.lines li")).not_to_have_count(0, timeout=120_000)
+        expect(page.locator("#model")).to_have_value("auto")
+        expect(page.locator("#text")).to_contain_text(CHINESE, timeout=120_000)
         page.screenshot(path=out / f"{name}-page.png", full_page=True)
 
     wide = page.evaluate("document.documentElement.scrollWidth > innerWidth")

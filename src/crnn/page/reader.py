@@ -57,8 +57,8 @@ class Sheet:
 class PageReader:
     """Reads pages: finds their lines, reads each, and puts them in reading order.
 
-    model: a bundled name, a model folder, "auto": every line by the bundled model that is surest of it; or a Recognizer
-    that is open already, to which neither `engine` nor `decoding` apply. detector:
+    model: a bundled name, a model folder, "auto": every line by the bundled model that is surest of it; or Recognizers
+    that are open already, to which neither `engine` nor `decoding` apply. detector:
     lines (documents and screenshots, no weights) or db (photographs, needs crnn[detect]). dpi: at which PDF pages are
     drawn. text_layer: keep takes the text of PDF pages that have it from the file. password: of encrypted PDF files.
     min_confidence: lines read with less are left out. `decoding` as for `crnn.load`.
@@ -66,7 +66,7 @@ class PageReader:
 
     def __init__(
         self,
-        model: str | Path | Recognizer = AUTO,
+        model: str | Path | Recognizer | Sequence[Recognizer] = AUTO,
         engine: str = "openvino",
         detector: str = "lines",
         *,
@@ -80,11 +80,11 @@ class PageReader:
             raise ConfigError(f"detector {detector!r} does not exist: choose from {', '.join(DETECTORS)}")
         if text_layer not in TEXT_LAYERS:
             raise ConfigError(f"text layer {text_layer!r} does not exist: choose from {', '.join(TEXT_LAYERS)}")
-        if isinstance(model, Recognizer):
-            self.readers = [model]
-        else:
+        if isinstance(model, (str, Path)):
             names = pretrained.different() if model == AUTO else [model]
             self.readers = [load(name, engine, **decoding) for name in names]
+        else:
+            self.readers = [model] if isinstance(model, Recognizer) else [*model]
         self.dpi, self.password, self.min_confidence = dpi, password, min_confidence
         self.text_layer, self.detector = text_layer, detector
         self._find: Callable[[Image], Finding] = find if detector == "lines" else Detector()

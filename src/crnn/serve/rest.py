@@ -13,7 +13,7 @@ import hmac
 import json
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import crnn
 from crnn.errors import CrnnError
+from crnn.page.reader import AUTO
 from crnn.serve import kserve, tfserving
 from crnn.serve.monitoring import Log, request_id
-from crnn.serve.service import Limits, Reason, Refused, Service, reason
+from crnn.serve.service import Limits, Reason, Refused, Served, Service, reason
 
 WEB = Path(__file__).with_name("web")
 _FILES = {"/": "page.html", "/page.css": "page.css", "/page.js": "page.js", "/docs": "docs.html", "/docs.js": "docs.js"}
@@ -71,10 +72,10 @@ class ReadAnswer(BaseModel):
 
 
 class ReadPageAnswer(BaseModel):
-    """What /read-page answers: the pages of the file."""
+    """What /read-page answers: the pages of the file. `model` is "auto" where several were asked."""
 
     model: str
-    version: int
+    version: int | None
     milliseconds: float
     pages: list[PageAnswer]
 
@@ -229,26 +230,28 @@ def _add_reading(app: FastAPI, service: Service) -> None:
         images = await _images(request, service.limits.max_images)
         began = time.perf_counter()
         lines = await service.read(served, images)
-        return _timed(served, began, {"lines": [line.to_dict() for line in lines]})
+        return _timed([served], began, {"lines": [line.to_dict() for line in lines]})
 
     @app.post(
         "/read-page",
         tags=["read"],
         summary="A page, a photograph or a PDF: its lines in reading order",
+        description="Without a model, or with `auto`, every line is read by the model that is surest of it.",
         responses={200: {"model": ReadPageAnswer}, **problems},
         openapi_extra=_IMAGE_BODY,
     )
     async def read_page(request: Request, model: str | None = None, version: str | None = None) -> Response:
-        served = service.model(model, version)
+        served = service.models_of_pages(model, version)
         files = await _images(request, 1)
         began = time.perf_counter()
         pages = await service.read_page(served, files[0])
         return _timed(served, began, {"pages": [page.to_dict() for page in pages]})
 
 
-def _timed(served: Any, began: float, values: dict[str, Any]) -> Response:
+def _timed(served: Sequence[Served], began: float, values: dict[str, Any]) -> Response:
+    name, version = (served[0].name, served[0].version) if len(served) == 1 else (AUTO, None)
     spent = round((time.perf_counter() - began) * 1000, 2)
-    return answer({"model": served.name, "version": served.version, "milliseconds": spent, **values})
+    return answer({"model": name, "version": version, "milliseconds": spent, **values})
 
 
 async def _images(request: Request, most: int) -> list[bytes]:

@@ -24,7 +24,7 @@ import numpy as np
 from crnn import image, pretrained, recognizer
 from crnn.document import Line, Page
 from crnn.errors import ConfigError, CrnnError, ImageError
-from crnn.page.reader import PageReader
+from crnn.page.reader import AUTO, PageReader
 from crnn.recognizer import Crop, Recognizer
 from crnn.serve.monitoring import Metrics
 
@@ -106,6 +106,8 @@ def find_models(specs: Sequence[str]) -> dict[str, dict[int, Path]]:
         name, _, model = spec.rpartition("=")
         path = pretrained.find_model(model)
         name = name or path.name.removesuffix(".onnx")
+        if name == AUTO:
+            raise ConfigError(f"a served model cannot be called {AUTO}, which means all of them: give NAME={model}")
         versions = {int(each.name): each for each in path.glob("*") if each.name.isdecimal() and each.is_dir()}
         if versions and not (path / "model.onnx").exists():
             found.setdefault(name, {}).update(versions)
@@ -190,6 +192,14 @@ class Service:
             raise Refused(Reason.UNAVAILABLE, f"model {name} is still being loaded: try again soon")
         return self._models[name][number]
 
+    def models_of_pages(self, name: str | None = None, version: int | str | None = None) -> list[Served]:
+        """What reads a page: the model that is asked for; "auto", or none is, all that read different characters, of
+        which every line takes the one that is surest of it."""
+        if name not in (None, "", AUTO) or version not in (None, ""):
+            return [self.model(name, version)]
+        served = [self.model(each) for each in self.paths]
+        return list({each.reader.charset.characters: each for each in reversed(served)}.values())[::-1]
+
     def versions(self, name: str, version: int | str | None = None) -> list[int]:
         """A model's versions, or the one that is asked for if it exists."""
         if name not in self.paths:
@@ -222,12 +232,13 @@ class Service:
         self.metrics.images.labels(served.name).inc(len(lines))
         return lines
 
-    async def read_page(self, served: Served, data: bytes) -> list[Page]:
+    async def read_page(self, served: Sequence[Served], data: bytes) -> list[Page]:
         """The pages of an image or a PDF. One file at a time: a page keeps all cores busy."""
         deadline = time.monotonic() + self.limits.timeout
         with self._admit(1), self._timed():
             async with asyncio.timeout(self.limits.timeout), self._one_page:
-                return list(await self.run(partial(_read_pages, served.reader, data, self.limits, deadline)))
+                readers = [each.reader for each in served]
+                return list(await self.run(partial(_read_pages, readers, data, self.limits, deadline)))
 
     async def run(self, work: Callable[[], Any]) -> Any:
         """Anything that takes longer than the event loop may, in a thread."""
@@ -392,8 +403,8 @@ def _read_crops(reader: Recognizer, crops: Sequence[Crop], beside: bool) -> list
     return reader.read_crops(crops, beside=beside)
 
 
-def _read_pages(reader: Recognizer, data: bytes, limits: Limits, deadline: float) -> list[Page]:
-    pages = PageReader(reader)
+def _read_pages(readers: Sequence[Recognizer], data: bytes, limits: Limits, deadline: float) -> list[Page]:
+    pages = PageReader(readers)
     if b"%PDF-" not in data[:1024]:
         return [pages.read_page(image.load(data, "the image", limits.max_pixels))]
     found = []

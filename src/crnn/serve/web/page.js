@@ -3,7 +3,7 @@
 
 const $ = (id) => document.getElementById(id);
 const stage = $("stage"), frame = $("frame"), image = $("image"), boxes = $("boxes"), selection = $("selection");
-const state = { file: null, shown: false, pages: [], area: null, request: 0 };
+const state = { file: null, shown: false, pages: [], area: null, request: 0, models: [], chosen: {} };
 const HARDLY_SURE = 0.5;
 
 const mode = () => document.querySelector("input[name=mode]:checked").value;
@@ -32,11 +32,19 @@ function askForKey() {
 
 async function loadModels() {
   try {
-    const { models } = await ask("models");
-    for (const model of models) $("model").add(new Option(`${model.name} · ${model.characters} characters`, model.name));
+    state.models = (await ask("models")).models;
+    offerModels();
   } catch (error) {
     say(`${error.message}: reload the page in a moment`, true);
   }
+}
+
+// A page may be read by all models, every line by the surest of them; a line by one.
+function offerModels() {
+  const auto = mode() === "read-page" && state.models.length > 1 ? [new Option("the surest, line by line", "auto")] : [];
+  const each = state.models.map((model) => new Option(`${model.name} · ${model.characters} characters`, model.name));
+  $("model").replaceChildren(...auto, ...each);
+  if (state.chosen[mode()]) $("model").value = state.chosen[mode()];
 }
 
 // ---- an image comes in ----------------------------------------------------------------------------------------------
@@ -48,7 +56,10 @@ function take(file) {
   drawSelection();
   clearAnswer();
   const isPdf = file.type === "application/pdf";
-  if (isPdf) document.querySelector("input[value=read-page]").checked = true;
+  if (isPdf) {
+    document.querySelector("input[value=read-page]").checked = true;
+    offerModels();
+  }
   if (state.url) URL.revokeObjectURL(state.url);
   state.url = URL.createObjectURL(file);
   image.onload = () => show(true);
@@ -290,7 +301,9 @@ $("copy").addEventListener("click", async () => {
   $("copy").textContent = "Copied";
   setTimeout(() => { $("copy").textContent = "Copy"; }, 1200);
 });
-$("model").addEventListener("change", read);
-for (const input of document.querySelectorAll("input[name=mode]")) input.addEventListener("change", read);
+$("model").addEventListener("change", () => { state.chosen[mode()] = $("model").value; read(); });
+for (const input of document.querySelectorAll("input[name=mode]")) {
+  input.addEventListener("change", () => { offerModels(); read(); });
+}
 
 loadModels();
