@@ -12,6 +12,7 @@ import bars
 import crnn
 import pages
 from commands import crnn as run
+from crnn.charset import Charset
 from crnn.metrics import edit_distance
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -121,6 +122,7 @@ class Sure:
 
     def __init__(self, text, *confidences):
         self.text, self.confidences = text, iter(confidences)
+        self.charset = Charset(text)
 
     def crop(self, pixels, **_):
         return pixels

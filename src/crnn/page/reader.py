@@ -126,16 +126,15 @@ class PageReader:
         # Which way up a page is tells how well lines are read as they lie: seen otherwise, wrong ones look right, too.
         step = max(1, -(-len(crops) // _SPREAD))
         spread = self._read(crops[::step], views=False)
-        turns = self._turns(pixels, finding, spread)
+        turns, turned = self._turned(pixels, finding, spread)
         if turns:
-            turned = np.ascontiguousarray(np.rot90(pixels, turns))
-            finding = _turn_back(self._find(turned), turns, width, height)
+            finding = _turn_back(turned, turns, width, height)
             crops = [line.crop for line in finding.lines]
             lines = self._read(crops, views=False)
         else:
             others = iter(self._read([crop for i, crop in enumerate(crops) if i % step], views=False))
             lines = [next(others) if i % step else spread[i // step] for i in range(len(crops))]
-        _read_again(lines, crops, _doubtful(lines, UNSURE_LONG), partial(self._read, views=True))
+        self._read_in_views(lines, crops)
         if len(lines) <= _FEW and _mean_certainty(lines) < _SURE_OF_FEW:
             whole = self._read([pixels], views=True)
             if _says_more(whole[0], lines):
@@ -162,23 +161,36 @@ class PageReader:
                 _read_again(lines, crops, sorted({*range(len(lines))} - {*doubtful}), read)
         return lines
 
-    def _turns(self, pixels: Image, finding: Finding, lines: Sequence[Line]) -> int:
-        """Quarter turns, counter-clockwise, after which the page is read best; tried only where it reads badly or in
-        letters, as a page on its side does."""
+    def _read_in_views(self, lines: list[Line], crops: Sequence[Image]) -> None:
+        """Read what is doubtful in other views, too. Where the text is that of the first model, the others' views of it
+        take as long and bring nothing."""
+        first, *others = self.readers
+        foreign = [not set(line.text) <= set(first.charset.characters) for line in lines]
+        doubtful = _doubtful(lines, UNSURE_LONG)
+        if others and sum(foreign) < len(lines) / 2:
+            _read_again(lines, crops, [i for i in doubtful if not foreign[i]], partial(_read_with, first, views=True))
+            doubtful = [i for i in doubtful if foreign[i]]
+        _read_again(lines, crops, doubtful, partial(self._read, views=True))
+
+    def _turned(self, pixels: Image, finding: Finding, lines: Sequence[Line]) -> tuple[int, Finding]:
+        """Quarter turns, counter-clockwise, after which the page is read best, and what is then found; tried only where
+        it reads badly or in letters, as a page on its side does."""
         in_letters = len(lines) >= _SPREAD // 2 and np.median([len(line.text) for line in lines]) <= _LETTERS
         if not lines or (_mean_certainty(lines) >= _SURE and not in_letters):
-            return 0
+            return 0, finding
         found = {0: _mean_certainty(_longest(lines))}
+        findings = {0: finding}
         upside_down = [line.crop[::-1, ::-1] for line in _longest(finding.lines)]
         found[2] = _mean_certainty(self._read([np.ascontiguousarray(crop) for crop in upside_down], views=False))
         if in_letters or max(found.values()) < DOUBTFUL:
             for turns in (1, 3):
-                sideways = self._find(np.ascontiguousarray(np.rot90(pixels, turns)))
-                found[turns] = _mean_certainty(
-                    self._read([line.crop for line in _longest(sideways.lines)], views=False)
-                )
+                findings[turns] = self._find(np.ascontiguousarray(np.rot90(pixels, turns)))
+                longest = [line.crop for line in _longest(findings[turns].lines)]
+                found[turns] = _mean_certainty(self._read(longest, views=False))
         best = max(found, key=lambda turns: found[turns])
-        return best if found[best] > found[0] + 0.1 else 0
+        if found[best] <= found[0] + 0.1:
+            return 0, finding
+        return best, findings.get(best) or self._find(np.ascontiguousarray(np.rot90(pixels, best)))
 
 
 def _arranged(lines: Sequence[Line], width: int, height: int) -> Page:
