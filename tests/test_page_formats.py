@@ -2,6 +2,7 @@
 
 import io
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -117,6 +118,26 @@ def test_searchable_pdf_has_the_text_where_it_stands(page, tmp_path):
         assert (left, right) == pytest.approx((0.72 * (40 + 8 * 24), 0.72 * (40 + 9 * 24)), abs=0.5)
         assert (288 - top, 288 - bottom) == pytest.approx((0.72 * 20, 0.72 * 60), abs=0.5)
         assert drawn.render().to_numpy().min() == 255  # nothing of it is seen
+
+
+def test_words_of_a_line_in_a_curve_stand_where_they_are(tmp_path):
+    path, text = tmp_path / "out.pdf", "one two three four five six"
+    straight = line(text, 40, 100)
+    sunk = [round(14 * np.sin(np.pi * k / len(text))) for k in range(len(text))]
+    characters = tuple(
+        replace(each, box=(each.box[0], each.box[1] + down, each.box[2], each.box[3] + down))
+        for each, down in zip(straight.characters, sunk, strict=True)
+    )
+    with PdfWriter(path, tmp_path / "scan.png") as writer:
+        page = Page((replace(straight, characters=characters),), 600, 400, dpi=72)
+        writer.add(page, np.full((400, 600, 3), 255, np.uint8))
+    with pypdfium2.PdfDocument(path) as document:
+        letters = document[0].get_textpage()
+        assert letters.get_text_range() == text
+        for word in text.split():
+            middle = text.index(word) + len(word) // 2
+            _, bottom, _, top = letters.get_charbox(middle)
+            assert 400 - (bottom + top) / 2 == pytest.approx(110 + sunk[middle], abs=4)
 
 
 @pytest.mark.parametrize("turn", [0, 90, 180, 270])

@@ -23,6 +23,7 @@ INVISIBLE = Path(__file__).with_name("invisible.ttf")  # a box for every charact
 LONG_SIDE = 842.0  # points: pictures that do not say their resolution are as long as A4
 
 _DESCENT = 0.2  # of a line's height, below the baseline
+_STRAIGHT = 0.15  # of it, that characters of a straight line are above or below its middle at most
 _JPEG_FRAME = re.compile(rb"\xff[\xc0-\xc2]..\x08(..)(..)(.)", re.DOTALL)
 
 
@@ -101,7 +102,7 @@ class PdfWriter:
         return made, np.array([[points, 0, 0], [0, -points, height]])
 
     def _show(self, line: Line, to_user: NDArray[np.float64]) -> bytes:
-        """The operators that write a line, every character as wide as it is on the page."""
+        """The operators that write a line, every word where it is on the page and every character as wide."""
         if line.corners is None or not line.characters:
             return b""
         a, b, _, d = np.array(line.corners)
@@ -111,20 +112,30 @@ class PdfWriter:
         scale = float(np.hypot(*(to_user[:, :2] @ up)))
         across, upward = to_user[:, :2] @ along / scale, to_user[:, :2] @ up / scale
         out = [f"BT 3 Tr /CrnnInvisible {height * scale:.3f} Tf"]
-        for start, width, code, first in self._placed(line, d, along):
-            if first:
-                origin = to_user @ np.append(d + start * along + _DESCENT * height * up, 1)
+        for start, width, code, above in self._placed(line, d, along, up, height):
+            if above is not None:
+                origin = to_user @ np.append(d + start * along + (_DESCENT * height + above) * up, 1)
                 numbers = (*across, *upward, *origin)
                 out.append(" ".join(f"{number:.4f}" for number in numbers) + " Tm")
             out.append(f"{100 * width / height:.2f} Tz <{code:04x}> Tj")
         return "\n".join([*out, "ET"]).encode()
 
     def _placed(
-        self, line: Line, origin: NDArray[np.float64], along: NDArray[np.float64]
-    ) -> Iterator[tuple[float, float, int, bool]]:
-        """Start and width along the line, code, and whether a word starts, of every character."""
+        self,
+        line: Line,
+        origin: NDArray[np.float64],
+        along: NDArray[np.float64],
+        up: NDArray[np.float64],
+        height: float,
+    ) -> Iterator[tuple[float, float, int, float | None]]:
+        """Start and width along the line, and code, of every character; of the first of a word also how far the word is
+        above the straight way from the line's beginning to its end."""
         boxes = np.array([character.box for character in line.characters], np.float64)
-        middle = ((boxes[:, :2] + boxes[:, 2:]) / 2 - origin) @ along
+        centres = (boxes[:, :2] + boxes[:, 2:]) / 2 - origin
+        middle, above = centres @ along, centres @ up - height / 2
+        if np.abs(above).max() < _STRAIGHT * height:
+            above[:] = 0
+        words = np.cumsum([character.text == " " for character in line.characters])
         # An upright box around a turned one is larger than that.
         cosine, sine = abs(along[0]), abs(along[1])
         wide, high = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
@@ -133,9 +144,10 @@ class PdfWriter:
         for k, character in enumerate(line.characters):
             code = self._codes.setdefault(character.text, len(self._codes) + 1)
             first = k == 0 or line.characters[k - 1].text == " "
+            aside = float(above[words == words[k]].mean()) if first else None
             if k + 1 < len(start):
                 width[k] = max(0.5, start[k + 1] - start[k])
-            yield float(start[k]), float(width[k]), code, first
+            yield float(start[k]), float(width[k]), code, aside
 
     def _finish_font(self) -> None:
         """A font that draws nothing but a box for every character, and that is never shown."""
