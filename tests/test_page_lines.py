@@ -110,3 +110,24 @@ def test_a_table_above_two_columns_is_no_part_of_them():
     found = arrange(np.array([*table, *columns], float))
     assert [i for i, _ in found] == list(range(len(table) + len(columns)))
     assert [place.row is None for _, place in found] == [False] * len(table) + [True] * len(columns)
+
+
+def test_lines_that_touch_are_parted_where_most_of_them_do():
+    pixels = np.full((700, 1000, 3), 255, np.uint8)
+
+    def letters(top, below):
+        for k in range(30):
+            left = 60 + 28 * k
+            pixels[top + 10 : top + 30, left : left + 18] = 20
+            if k % 6 == 1 or (k % 10 == 4 and not below):
+                pixels[top : top + 10, left + 7 : left + 11] = 20
+            elif k % 6 == 2 or k % 10 == 4:  # a tail, down to where the line below begins
+                pixels[top + 30 : top + 38, left + 7 : left + 11] = 20
+            pixels[top + 14 : top + 26, left + 4 : left + 7] = 255
+
+    for top in (60, 220, 380):
+        letters(top, below=True)
+        letters(top + 38, below=False)
+    letters(540, below=False)
+    tops = sorted(box[1] for box in boxes(find(pixels)))
+    assert tops == pytest.approx([60, 98, 220, 258, 380, 418, 540], abs=8)

@@ -18,6 +18,7 @@ MAX_LETTERS = 30_000
 
 _ROWS_OF_COLUMNS = 3  # with the same small space
 _LARGE_TYPE = 1.5  # times as high as the lines beside it
+_TALLEST = 2.0  # times as high as a usual letter is a usual line, at most: half of them may be two that touch
 _HYPHENS = 0.3  # of a line's height: the space between two hyphens, however many rows have them in the same place
 
 
@@ -184,7 +185,7 @@ def find_joints(parts: Boxes, member: Groups, labels: NDArray[Any], size: float)
         return []
     boxes = extent(parts, member, count)
     heights = boxes[:, 3] - boxes[:, 1]
-    usual = float(np.median(heights))
+    usual = min(float(np.median(heights)), _TALLEST * size)
     joints = []
     for number in np.nonzero(heights > 1.7 * usual)[0]:
         own = member == number
