@@ -108,6 +108,32 @@ def test_many_images(server):
     refused(server, "/read", boundary * 5 + b"--x--\r\n", (400, 413), form)
 
 
+def endless_pdf():
+    """A PDF whose page takes hours to draw: a form that draws another one ten times, which draws another one, …"""
+    forms = [
+        (b"/Type/XObject/Subtype/Form/BBox[0 0 500 500]/Resources<</XObject<</X %d 0 R>>>>" % number, b"/X Do " * 10)
+        for number in range(6, 14)
+    ]
+    last = (b"/Type/XObject/Subtype/Form/BBox[0 0 500 500]", b"0 0 500 500 re f")
+    streams = [(b"", b"/X Do"), *forms, last]
+    objects = [
+        b"<</Type/Catalog/Pages 2 0 R>>",
+        b"<</Type/Pages/Count 1/Kids[3 0 R]>>",
+        b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 500 500]/Contents 4 0 R/Resources<</XObject<</X 5 0 R>>>>>>",
+        *(b"<<%s/Length %d>>stream\n%s\nendstream" % (head, len(text), text) for head, text in streams),
+    ]
+    numbered = b"".join(b"%d 0 obj %s endobj\n" % each for each in enumerate(objects, 1))
+    return b"%PDF-1.4\n" + numbered + b"trailer<</Root 1 0 R>>\n%%EOF"
+
+
+def test_a_pdf_that_takes_hours_holds_up_pages_alone(bar_model, tmp_path):
+    with serving(tmp_path, "--model", f"bars={bar_model}", "--timeout", 0.5, "--grpc-port", -1) as running:
+        for _ in range(3):
+            assert "more than 0.5 seconds" in refused(running, "/read-page", endless_pdf(), (504,))
+        assert running.ask("/read", GOOD)[2]["lines"][0]["text"] == "42"
+        assert running.stop() == 0
+
+
 def instances(image, count=1):
     return {"instances": [{"b64": base64.b64encode(image).decode()}] * count}
 

@@ -16,7 +16,8 @@ import pytest
 import bars
 import crnn
 import pages
-from crnn.errors import ConfigError, ImageError, ModelError
+from crnn.errors import ConfigError, ImageError, ModelError, PageError
+from crnn.page.pdf import Pdf
 from crnn.serve import service as serving_service
 from crnn.serve.client import Client, GrpcClient, ServerError
 from crnn.serve.service import Batcher, Limits, Reason, Refused, Service, find_models
@@ -95,6 +96,49 @@ def test_what_takes_too_long_is_given_up(bar_model, monkeypatch):
     (answer,) = read_at_once(service, [[bars.draw("1")]])
     release.set()
     assert isinstance(answer, Refused) and answer.reason is Reason.TIMED_OUT
+def test_pages_are_drawn_one_after_the_other_and_none_that_nobody_waits_for(bar_model, monkeypatch):
+    release, drawing, at_once = threading.Event(), [], []
+
+    def draw(pdf, index, dpi, *limit):
+        drawing.append(index)
+        at_once.append(len(drawing))
+        release.wait(30)
+        drawing.pop()
+        return bars.draw("12"), dpi
+
+    monkeypatch.setattr(Pdf, "draw", draw)
+    service = started(bar_model, timeout=0.2)
+
+    async def ask():
+        served = [service.model()]
+        for _ in range(2):  # the second is not begun, as the first hangs
+            with pytest.raises(Refused, match=r"more than 0\.2 seconds"):
+                await service.read_page(served, pdf_of(3))
+        release.set()
+        service.limits = Limits(timeout=60)
+        return await service.read_page(served, pdf_of(2))
+
+    assert len(asyncio.run(ask())) == 2
+    assert at_once == [1, 1, 1]  # the first page of the first, none of the second, two of the third
+
+
+def pdf_of(count, width=300, height=100):
+    """A PDF of blank pages."""
+    kids = b"4 0 R " * count
+    return (
+        b"%%PDF-1.4\n1 0 obj <</Type/Catalog/Pages 2 0 R>> endobj\n2 0 obj <</Type/Pages/Count %d/Kids[%s]>> endobj\n"
+        b"4 0 obj <</Type/Page/Parent 2 0 R/MediaBox[0 0 %d %d]>> endobj\ntrailer<</Root 1 0 R>>\n%%%%EOF"
+    ) % (count, kids, width, height)
+
+
+def test_a_page_of_a_pdf_has_no_more_pixels_than_an_image_may(bar_model):
+    service = started(bar_model, max_pixels=100_000)
+    (page,) = asyncio.run(service.read_page([service.model()], pdf_of(1)))
+    assert 50_000 < page.width * page.height <= 100_000 and 50 < page.dpi < 200
+    with pytest.raises(PageError, match=r"^the PDF is damaged"):
+        asyncio.run(service.read_page([service.model()], b"%PDF-1.4 nonsense"))
+
+
 
 
 def test_models_have_names_and_versions(bar_model, tmp_path):

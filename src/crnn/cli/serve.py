@@ -67,6 +67,8 @@ def serve(
     models = service.find_models(model or pretrained.names())
     served = service.Service(models, limits, engine.value, service.find_key(api_key_file))
     server.serve(served, address, Log(log_requests))
+    # All is answered and written. Python would wait for every thread, and one may be in a drawing that takes hours.
+    os._exit(0)
 
 
 @app.command()

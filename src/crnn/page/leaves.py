@@ -30,24 +30,29 @@ class Leaf:
 
 
 def open_leaves(
-    source: ImageSource, dpi: float, password: str | None = None, pages: Sequence[int] | None = None
+    source: ImageSource,
+    dpi: float,
+    password: str | None = None,
+    pages: Sequence[int] | None = None,
+    max_pixels: int = image.MAX_PIXELS,
 ) -> Iterator[Leaf]:
     """The pages of a PDF, TIFF or image, all or the chosen."""
     path = Path(source) if isinstance(source, (str, Path)) else None
     name = str(path or "the image")
     start = _first_bytes(path) if path else source if isinstance(source, bytes) else b""
     if b"%PDF-" in start[:1024]:
-        with Pdf(source, password) as pdf:
+        with Pdf(source, password, None if path else "the PDF") as pdf:
             for number in (chosen := _chosen(pages, len(pdf), pdf.name)):
-                draw, text, size = (partial(call, number - 1, dpi) for call in (pdf.draw, pdf.text, pdf.size))
+                draw = partial(pdf.draw, number - 1, dpi, max_pixels)
+                text, size = (partial(call, number - 1, dpi) for call in (pdf.text, pdf.size))
                 yield Leaf(number, len(chosen), draw, text, size)  # type: ignore[arg-type]
     elif start.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
         data = path.read_bytes() if path else source
         for number in (chosen := _chosen(pages, _frames(data), name)):
-            yield Leaf(number, len(chosen), partial(_frame, data, number, name))
+            yield Leaf(number, len(chosen), partial(_frame, data, number, name, max_pixels))
     else:
         for number in _chosen(pages, 1, name):
-            yield Leaf(number, 1, lambda: (image.load(source), None))
+            yield Leaf(number, 1, lambda: (image.load(source, max_pixels=max_pixels), None))
 
 
 def _first_bytes(path: Path) -> bytes:
@@ -80,9 +85,9 @@ def _frames(data: bytes) -> int:
     return max(1, len(seen))
 
 
-def _frame(data: bytes, number: int, name: str) -> tuple[Image, None]:
+def _frame(data: bytes, number: int, name: str, max_pixels: int) -> tuple[Image, None]:
     if number == 1:
-        return image.load(data, name), None
+        return image.load(data, name, max_pixels), None
     level = cv2_logging.setLogLevel(cv2_logging.LOG_LEVEL_SILENT)  # its complaints name no file; ours do
     try:
         _, frames = cv2.imdecodemulti(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED, range=(number - 1, number))

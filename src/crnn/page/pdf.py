@@ -37,12 +37,12 @@ class Pdf:
     def __len__(self) -> int:
         return len(self._document)
 
-    def draw(self, index: int, dpi: float) -> tuple[Image, float]:
-        """Page `index`, from 0, as RGB at `dpi` pixels an inch, or at as many as fit an image; and how many."""
+    def draw(self, index: int, dpi: float, max_pixels: int = image.MAX_PIXELS) -> tuple[Image, float]:
+        """Page `index`, from 0, as RGB at `dpi` pixels an inch, or at as many as `max_pixels` allow; and how many."""
         page = self._page(index)
         try:
             width, height = page.get_size()
-            limit = (0.95 * image.MAX_PIXELS / max(1.0, width * height)) ** 0.5 * POINTS
+            limit = (0.95 * max_pixels / max(1.0, width * height)) ** 0.5 * POINTS
             dpi = min(dpi, limit)
             bitmap = page.render(scale=dpi / POINTS, rev_byteorder=True, prefer_bgrx=True)
             pixels = np.ascontiguousarray(bitmap.to_numpy()[:, :, :3], np.uint8)

@@ -59,7 +59,8 @@ class PageReader:
     that are open already, to which neither `engine` nor `decoding` apply. detector:
     lines (documents and screenshots, no weights) or db (photographs, needs crnn[detect]). dpi: at which PDF pages are
     drawn. text_layer: keep takes the text of PDF pages that have it from the file. password: of encrypted PDF files.
-    min_confidence: lines read with less are left out. `decoding` as for `crnn.load`.
+    min_confidence: lines read with less are left out. max_pixels: of a page; larger images are refused, and PDF pages
+    drawn with a smaller dpi. `decoding` as for `crnn.load`.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class PageReader:
         text_layer: str = "ignore",
         password: str | None = None,
         min_confidence: float = 0.0,
+        max_pixels: int = image.MAX_PIXELS,
         **decoding: Any,
     ) -> None:
         if detector not in DETECTORS:
@@ -84,7 +86,7 @@ class PageReader:
         else:
             self.readers = [model] if isinstance(model, Recognizer) else [*model]
         self.dpi, self.password, self.min_confidence = dpi, password, min_confidence
-        self.text_layer, self.detector = text_layer, detector
+        self.text_layer, self.detector, self.max_pixels = text_layer, detector, max_pixels
         self._find: Callable[[Image], Finding] = find if detector == "lines" else Detector()
 
     def read(self, source: ImageSource, pages: Sequence[int] | None = None) -> Document:
@@ -102,7 +104,7 @@ class PageReader:
 
     def sheets(self, source: ImageSource, pages: Sequence[int] | None = None) -> Iterator[Sheet]:
         """One page after the other, so that a document of any length needs the memory of one."""
-        for leaf in open_leaves(source, self.dpi, self.password, pages):
+        for leaf in open_leaves(source, self.dpi, self.password, pages, self.max_pixels):
             try:
                 own = leaf.text()
                 if own and self.text_layer == "keep":

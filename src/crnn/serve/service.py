@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -153,7 +153,7 @@ class Service:
         cores = os.cpu_count() or 1
         self._loaders = ThreadPoolExecutor(cores, "load")
         self._readers = ThreadPoolExecutor(cores, "read")
-        self._one_page = asyncio.Lock()
+        self._pages = ThreadPoolExecutor(1, "page")  # PDFium is for one thread, and a page keeps all cores busy
 
     @property
     def ready(self) -> bool:
@@ -182,6 +182,7 @@ class Service:
     def close(self) -> None:
         self._loaders.shutdown(wait=False, cancel_futures=True)
         self._readers.shutdown(wait=False, cancel_futures=True)
+        self._pages.shutdown(wait=False, cancel_futures=True)
 
     def model(self, name: str | None = None, version: int | str | None = None) -> Served:
         """A loaded model, the first one by default, in its highest version by default."""
@@ -233,12 +234,15 @@ class Service:
         return lines
 
     async def read_page(self, served: Sequence[Served], data: bytes) -> list[Page]:
-        """The pages of an image or a PDF. One file at a time: a page keeps all cores busy."""
-        deadline = time.monotonic() + self.limits.timeout
+        """The pages of an image or a PDF, one file after the other."""
+        given_up = threading.Event()
+        work = partial(_read_pages, [each.reader for each in served], data, self.limits, given_up)
         with self._admit(1), self._timed():
-            async with asyncio.timeout(self.limits.timeout), self._one_page:
-                readers = [each.reader for each in served]
-                return list(await self.run(partial(_read_pages, readers, data, self.limits, deadline)))
+            try:
+                async with asyncio.timeout(self.limits.timeout):
+                    return await asyncio.get_running_loop().run_in_executor(self._pages, work)
+            finally:
+                given_up.set()  # for what has begun; what has not is cancelled
 
     async def run(self, work: Callable[[], Any]) -> Any:
         """Anything that takes longer than the event loop may, in a thread."""
@@ -403,8 +407,8 @@ def _read_crops(reader: Recognizer, crops: Sequence[Crop], beside: bool) -> list
     return reader.read_crops(crops, beside=beside)
 
 
-def _read_pages(readers: Sequence[Recognizer], data: bytes, limits: Limits, deadline: float) -> list[Page]:
-    pages = PageReader(readers)
+def _read_pages(readers: Sequence[Recognizer], data: bytes, limits: Limits, given_up: threading.Event) -> list[Page]:
+    pages = PageReader(readers, max_pixels=limits.max_pixels)
     if b"%PDF-" not in data[:1024]:
         return [pages.read_page(image.load(data, "the image", limits.max_pixels))]
     found = []
@@ -413,8 +417,8 @@ def _read_pages(readers: Sequence[Recognizer], data: bytes, limits: Limits, dead
             raise Refused(
                 Reason.TOO_LARGE, f"the PDF has {sheet.of} pages, the limit is {limits.max_pages}: send it in parts"
             )
-        if time.monotonic() > deadline:
-            raise TimeoutError
+        if given_up.is_set():
+            break  # nobody waits for the rest
         if sheet.page is None:
             raise sheet.error or ImageError("a page cannot be read")
         found.append(sheet.page)
