@@ -77,6 +77,35 @@ def test_crops_of_one_width_are_read_together_and_none_waits_longer_than_said(ba
     assert asyncio.run(ask_alone())[0].text == "1"  # nobody to wait for
 
 
+def test_a_rare_width_is_read_however_many_others_come(bar_model):
+    reader = crnn.load(bar_model)
+    common, rare = (reader.crop(bars.draw(text)) for text in ("1", "333333"))
+    batches = []
+
+    def read(batch, beside):
+        batches.append({crop.width for crop in batch})
+        return reader.read_crops(batch)
+
+    async def ask():
+        with ThreadPoolExecutor(1) as pool:
+            batcher = Batcher(read, Limits(max_batch=2, max_wait=0), pool, 1, lambda: True, lambda size: None)
+
+            async def others():
+                while len(batches) < 300 and not seldom.done():
+                    await batcher.read([common] * 2)
+
+            async def one():
+                while not batches:
+                    await asyncio.sleep(0)
+                return await batcher.read([rare])
+
+            seldom = asyncio.create_task(one())
+            await asyncio.gather(*(others() for _ in range(3)), seldom)
+
+    asyncio.run(ask())
+    assert len(batches) < 20 and {rare.width} in batches
+
+
 def test_the_queue_is_bounded_and_a_bad_image_harms_its_own_request_only(bar_model):
     service = started(bar_model, max_queue=6, max_images=4)
     good = bars.draw("12")

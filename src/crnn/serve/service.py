@@ -312,9 +312,9 @@ class _Place:
 class Batcher:
     """Joins the crops of concurrent requests into batches of one width, which `read` reads, beside others or alone.
 
-    As many batches as `parallel` says are read at a time. The next one is of the width of which max_batch crops wait,
-    else of the one whose oldest crop has waited for max_wait. Nothing waits for others when no other request is on its
-    way and all that wait are one request's.
+    As many batches as `parallel` says are read at a time. The next one is of the width whose oldest crop has waited
+    longest, if that is max_wait or more, else of one of which max_batch crops wait. Nothing waits for others when no
+    other request is on its way and all that wait are one request's.
     """
 
     def __init__(
@@ -379,12 +379,14 @@ class Batcher:
 
     def _next(self) -> tuple[int, float]:
         """The width to read next, and when."""
-        fullest = max(self._waiting, key=lambda width: len(self._waiting[width]))
-        if len(self._waiting[fullest]) >= self._limits.max_batch:
-            return fullest, 0.0
         oldest = min(self._waiting, key=lambda width: self._waiting[width][0].since)
         alone = len(self._jobs) == 1 and not self._expecting()
-        return oldest, 0.0 if alone else self._waiting[oldest][0].since + self._limits.max_wait
+        due = 0.0 if alone else self._waiting[oldest][0].since + self._limits.max_wait
+        if due > asyncio.get_running_loop().time():
+            full = [width for width, queue in self._waiting.items() if len(queue) >= self._limits.max_batch]
+            if full:
+                return full[0], 0.0
+        return oldest, due
 
     def _finish(self, places: list[_Place], running: asyncio.Future[list[Line]]) -> None:
         self._free += 1
