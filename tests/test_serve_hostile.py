@@ -296,6 +296,10 @@ def tensor(**fields):
             "input_tensor",
             {"dtype": 1, "tensor_shape": {"dim": [{"size": n} for n in (1, 32, 8, 3)]}, "float_val": [9.0]},
         ),
+        (  # to be filled up to more than a request of 1 MB can hold
+            "input_tensor",
+            {"dtype": 1, "tensor_shape": {"dim": [{"size": n} for n in (4, 32, 2000, 3)]}, "float_val": [0.0]},
+        ),
         ("other", {"dtype": 1}),
     ],
 )

@@ -6,7 +6,7 @@ import base64
 import binascii
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -35,9 +35,9 @@ class Input:
 class Wanted:
     """Outputs that a request asks for, and whether each comes as raw bytes."""
 
-    names: list[str] = field(default_factory=list)
-    binary: dict[str, bool] = field(default_factory=dict)
-    default: bool = False
+    names: list[str]
+    binary: dict[str, bool]
+    default: bool
 
 
 def describe(served: Served, versions: Sequence[int]) -> dict[str, Any]:
@@ -58,8 +58,12 @@ def _describe(tensor: signatures.Tensor) -> dict[str, Any]:
 async def infer(service: Service, served: Served, inputs: Sequence[Input], names: Sequence[str]) -> dict[str, Any]:
     """The wanted outputs by name."""
     signature = signatures.choose("", [each.name for each in inputs])
-    values = await service.run(lambda: _values(inputs[0], signature, service.limits.max_pixels * 3))
-    lines = await service.read(served, signatures.to_images(values, signature, served.reader.preprocessing.height))
+
+    def images() -> Sequence[Any]:
+        values = _values(inputs[0], signature, signatures.most_values(service.limits))
+        return signatures.to_images(values, signature, served.reader.preprocessing.height)
+
+    lines = await service.read(served, await service.run(images))
     return signatures.select(signatures.to_outputs(lines, served.reader.charset), names)
 
 
@@ -88,7 +92,7 @@ def split(raw: bytes, name: str) -> list[bytes]:
     strings, at = [], 0
     while at < len(raw):
         end = at + 4 + int.from_bytes(raw[at : at + 4], "little")
-        if end > len(raw) or at + 4 > len(raw):
+        if end > len(raw):
             raise Refused(Reason.INVALID, f"{name} is cut off: every string has its length before it, in four bytes")
         strings.append(raw[at + 4 : end])
         at = end

@@ -31,7 +31,6 @@ def message(name: str) -> Any:
     return GetMessageClass(pool.FindMessageTypeByName(name))
 
 
-def methods(service: str) -> dict[str, tuple[Any, Any]]:
-    """Of a service by its full name, every method's classes of request and response."""
-    found = pool.FindServiceByName(service)
-    return {each.name: (GetMessageClass(each.input_type), GetMessageClass(each.output_type)) for each in found.methods}
+def methods(service: str) -> dict[str, Any]:
+    """Of a service by its full name, every method's class of request."""
+    return {each.name: GetMessageClass(each.input_type) for each in pool.FindServiceByName(service).methods}

@@ -44,7 +44,7 @@ class Rpc:
                 method: grpc.unary_unary_rpc_method_handler(
                     self._guard(f"{name}/{method}", request, implemented[method])
                 )
-                for method, (request, _) in methods(name).items()
+                for method, request in methods(name).items()
             }
             self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
         self._health = health.aio.HealthServicer()

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from crnn.charset import Charset
 from crnn.document import Line
-from crnn.serve.service import Reason, Refused
+from crnn.serve.service import Limits, Reason, Refused
 
 DEFAULT, BYTES = "serving_default", "bytes"
 FREE = -1  # an axis of any size
@@ -99,6 +99,12 @@ def select(outputs: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     if unknown := [name for name in names if name not in outputs]:
         raise Refused(Reason.INVALID, f"there is no output {unknown[0][:60]!r}: choose from {', '.join(outputs)}")
     return {name: outputs[name] for name in names} if names else dict(outputs)
+
+
+def most_values(limits: Limits) -> int:
+    """Numbers that one request can hold: each takes two bytes, or two characters of JSON. A shape that asks for more
+    leaves the filling up to the server."""
+    return limits.max_body // 2
 
 
 def check_shape(shape: Sequence[int], elements: int, name: str) -> tuple[int, ...]:

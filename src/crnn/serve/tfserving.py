@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from crnn.serve.service import Reason, Refused, Served, Service
 from crnn.serve.signatures import BYTES, DEFAULT, INPUTS, OUTPUTS, ROWS, Tensor
 
 SignatureDefMap = message("tensorflow.serving.SignatureDefMap")
+_DTYPES = message("tensorflow.TensorProto").DESCRIPTOR.fields_by_name["dtype"].enum_type
 _TYPES = {"float": "DT_FLOAT", "bytes": "DT_STRING", "int64": "DT_INT64"}
 _FIELDS = {  # of a TensorProto: the type's values that are not packed into tensor_content
     "DT_FLOAT": ("float_val", np.float32),
@@ -25,9 +26,9 @@ _FIELDS = {  # of a TensorProto: the type's values that are not packed into tens
 }
 
 
-async def predict_json(service: Service, served: Served, body: Any) -> dict[str, Any]:
+async def predict_json(service: Service, served: Served, body: dict[str, Any]) -> dict[str, Any]:
     """A :predict request in row ("instances") or column ("inputs") format."""
-    if not isinstance(body, dict) or ("instances" in body) == ("inputs" in body):
+    if ("instances" in body) == ("inputs" in body):
         raise Refused(Reason.INVALID, 'a request is a JSON object with either "instances" or "inputs"')
     signature = body.get("signature_name", "")
     if not isinstance(signature, str):
@@ -139,8 +140,12 @@ async def predict(service: Service, request: Any) -> Any:
     served = service.model(request.model_spec.name, spec_version(request.model_spec))
     signature = signatures.choose(request.model_spec.signature_name, request.inputs)
     name = INPUTS[signature].name
-    values = _from_proto(request.inputs[name], name, service.limits.max_pixels * 3)
-    lines = await service.read(served, signatures.to_images(values, signature, served.reader.preprocessing.height))
+
+    def images() -> Sequence[Any]:
+        values = _from_proto(request.inputs[name], name, signatures.most_values(service.limits))
+        return signatures.to_images(values, signature, served.reader.preprocessing.height)
+
+    lines = await service.read(served, await service.run(images))
     return _response(served, signature, lines, request.output_filter)
 
 
@@ -171,8 +176,8 @@ def _response(served: Served, signature: str, lines: Sequence[Line], names: Sequ
 
 def _from_proto(proto: Any, name: str, elements: int) -> Any:
     """A TensorProto's value: bytes as a list, floats as an array. Values that are left out repeat the last one."""
-    kinds: Mapping[int, str] = {number: kind for kind, number in _type_numbers().items()}
-    kind = kinds.get(proto.dtype, "DT_INVALID")
+    known = _DTYPES.values_by_number.get(proto.dtype)
+    kind = known.name if known else "DT_INVALID"
     shape = signatures.check_shape([dim.size for dim in proto.tensor_shape.dim], elements, name)
     count = int(np.prod(shape, dtype=np.int64))
     if kind == "DT_STRING":
@@ -202,10 +207,5 @@ def _from_proto(proto: Any, name: str, elements: int) -> Any:
     return flat.reshape(shape)
 
 
-def _type_numbers() -> dict[str, int]:
-    kinds = message("tensorflow.TensorProto").DESCRIPTOR.fields_by_name["dtype"].enum_type.values
-    return {kind.name: kind.number for kind in kinds}
-
-
 def _number(kind: str) -> int:
-    return _type_numbers()[kind]
+    return int(_DTYPES.values_by_name[kind].number)
