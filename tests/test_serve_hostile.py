@@ -147,6 +147,30 @@ def test_slow_clients_are_hung_up_on(server):
             assert said in connection.recv(200)
             while connection.recv(1000):
                 pass
+@pytest.mark.parametrize(
+    ("start", "more", "end"),
+    [
+        (b"GET /health/live HTTP/1.1\r\nHost: x\r\n", b"x: a\r\n" * 400_000, b"\r\n"),
+        (b"GET /health/live HTTP/1.1\r\nHost: x\r\nx: ", b"a" * 2_000_000, b"\r\n\r\n"),
+        (b"GET /health/live?", b"a" * 2_000_000, b" HTTP/1.1\r\nHost: x\r\n\r\n"),
+        (
+            b"POST /read HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n",
+            b"x: a\r\n" * 400_000,
+            b"\r\n",
+        ),
+    ],
+    ids=["headers", "a header", "an address", "trailers"],
+)
+def test_headers_without_end_are_not_listened_to(server, start, more, end):
+    answer = b""
+    with socket.create_connection(("127.0.0.1", server.port), 60) as connection, contextlib.suppress(OSError):
+        connection.sendall(start + more + end)
+        answer = connection.recv(100)
+    assert answer == b""
+
+
+def test_large_headers_that_end_are_taken(server):
+    assert server.ask("/read", GOOD, {"X-Long": "a" * 30_000})[0] == 200
 
 
 def test_more_requests_than_the_queue_holds_are_told_to_come_back(server):

@@ -22,6 +22,7 @@ from crnn.serve.rest import create_app
 from crnn.serve.rpc import Rpc
 from crnn.serve.service import Service
 
+_HEADERS = 65536  # bytes of a request's line and headers, about: browsers and proxies send much less
 _DRAIN = 0.5  # seconds in which connections get their last answer, and its word that it is the last
 
 
@@ -41,6 +42,18 @@ class Address:
         for file in (self.certificate, self.key):
             if file is not None and not file.is_file():
                 raise ConfigError(f"{file} does not exist: give PEM files for TLS")
+        if self.certificate and self.key:
+            # Better now: gRPC would not say why it cannot listen. An empty password, so that none is asked for.
+            try:
+                context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+                context.load_cert_chain(self.certificate, self.key, password="")
+            except OSError as error:
+                pair = f"{self.certificate} and {self.key}"
+                raise ConfigError(f"{pair} are no certificate and its key, as PEM without password ({error})") from None
+
+    def at(self, port: int) -> str:
+        """HOST:PORT, with an address of IPv6 in brackets."""
+        return f"[{self.host}]:{port}" if ":" in self.host else f"{self.host}:{port}"
 
 
 def serve(service: Service, address: Address, log: Log) -> None:
@@ -62,7 +75,7 @@ async def _serve(service: Service, address: Address, log: Log) -> None:
     http = _Http(_config(service, address, log))
     rpc = None
     if address.grpc_port is not None:
-        rpc = Rpc(service, log, f"{address.host}:{address.grpc_port}", _credentials(address))
+        rpc = Rpc(service, log, address.at(address.grpc_port), _credentials(address))
         await rpc.start()
     serving = asyncio.create_task(http.serve([door]))
     loading = asyncio.ensure_future(loop.run_in_executor(None, service.load))
@@ -112,18 +125,31 @@ class _Http(uvicorn.Server):
 
 
 class _Protocol(HttpToolsProtocol):
-    """Closes connections whose headers do not arrive in time; uvicorn knows only of those that are idle."""
+    """Closes connections whose headers do not arrive in time, or never end; uvicorn closes only those that are idle."""
 
     headers_within = 30.0
     _late: asyncio.TimerHandle | None = None
+    _besides = 0  # bytes since a request began or went on with its body: headers, also those behind a body
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self._expect()
 
+    def data_received(self, data: bytes) -> None:
+        # Counted as they come, since the parser keeps a header to itself until it is whole.
+        self._besides += len(data)
+        super().data_received(data)
+        if self._besides > _HEADERS:
+            self.transport.close()
+
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self._besides = 0
         self._expect()
+
+    def on_body(self, body: bytes) -> None:
+        self._besides = 0
+        super().on_body(body)
 
     def on_headers_complete(self) -> None:
         self._relax()
@@ -148,7 +174,7 @@ def _listen(address: Address) -> socket.socket:
     try:
         return socket.create_server((address.host, address.port), family=family, backlog=2048)
     except OSError as error:
-        place = f"{address.host}:{address.port}"
+        place = address.at(address.port)
         raise CrnnError(f"{place} cannot be listened at ({error.strerror}): choose another --host or --port") from None
 
 
@@ -169,7 +195,6 @@ def _config(service: Service, address: Address, log: Log) -> uvicorn.Config:
         timeout_graceful_shutdown=int(service.limits.timeout) + 1,
         ssl_certfile=address.certificate,
         ssl_keyfile=address.key,
-        ssl_version=ssl.PROTOCOL_TLS_SERVER,
     )
 
 
