@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -12,7 +13,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 
@@ -66,6 +67,28 @@ class Running:
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(60)
+
+
+async def post(app, path: str, body: bytes, then: Callable[[], Awaitable[object]] | None = None) -> tuple[int, bytes]:
+    """Status and body of an answer of `app`, an ASGI application, 0 for none; the client hangs up after `then`."""
+    sent, status, answer = False, 0, b""
+
+    async def receive():
+        nonlocal sent
+        if not sent:
+            sent = True
+            return {"type": "http.request", "body": body}
+        await (then() if then else asyncio.Future())
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        nonlocal status, answer
+        status = message.get("status", status)
+        answer += message.get("body", b"")
+
+    scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": []}
+    await app(scope, receive, send)
+    return status, answer
 
 
 def _parsed(response):

@@ -147,6 +147,14 @@ def test_slow_clients_are_hung_up_on(server):
             assert said in connection.recv(200)
             while connection.recv(1000):
                 pass
+
+
+def test_a_client_that_hangs_up_while_it_sends_is_no_fault_of_the_server(server):
+    with socket.create_connection(("127.0.0.1", server.port)) as connection:
+        connection.sendall(b"POST /read HTTP/1.1\r\nHost: x\r\nX-Request-ID: left\r\nContent-Length: 99\r\n\r\nabc")
+    assert server.wait_for("request", id="left")["status"] == 499
+
+
 @pytest.mark.parametrize(
     ("start", "more", "end"),
     [

@@ -1,7 +1,9 @@
 """The server as an operator meets it: readiness, versions, keys, TLS, limits, batches, metrics, an orderly stop."""
 
 import asyncio
+import contextlib
 import json
+import os
 import ssl
 import subprocess
 import sys
@@ -20,8 +22,11 @@ from crnn.errors import ConfigError, ImageError, ModelError, PageError
 from crnn.page.pdf import Pdf
 from crnn.serve import service as serving_service
 from crnn.serve.client import Client, GrpcClient, ServerError
+from crnn.serve.monitoring import Log
+from crnn.serve.rest import create_app
+from crnn.serve.rpc import Rpc
 from crnn.serve.service import Batcher, Limits, Reason, Refused, Service, find_models
-from serving import serving
+from serving import post, serving
 from test_serve_clients import encoded
 
 
@@ -168,6 +173,75 @@ def test_a_page_of_a_pdf_has_no_more_pixels_than_an_image_may(bar_model):
         asyncio.run(service.read_page([service.model()], b"%PDF-1.4 nonsense"))
 
 
+def hang(service, monkeypatch):
+    """Let reading take until the event that is returned is set."""
+    release = threading.Event()
+    monkeypatch.setattr(service.model("bars").batcher, "_read", lambda crops, beside: release.wait(30))
+    return release
+
+
+def test_what_a_client_that_has_gone_wanted_is_given_up(bar_model, monkeypatch):
+    service = started(bar_model, timeout=30)
+    release, image = hang(service, monkeypatch), encoded(bars.draw("1"))
+
+    async def taken_on():
+        while b"crnn_queue_images 1.0" not in service.metrics.text():
+            await asyncio.sleep(0.01)
+
+    answered, _ = asyncio.run(post(create_app(service), "/read", image, taken_on))
+    assert answered == 0 and not release.is_set()
+    release.set()
+    metrics = service.metrics.text().decode()
+    assert 'crnn_requests_total{method="/read",protocol="http",status="499"} 1.0' in metrics
+    assert "crnn_queue_images 0.0" in metrics
+
+
+def test_a_call_that_is_cut_off_is_counted_as_that(bar_model, monkeypatch):
+    service = started(bar_model, timeout=30)
+    release = hang(service, monkeypatch)
+
+    async def ask():
+        rpc = Rpc(service, Log(requests=False), "127.0.0.1:0", None)
+        await rpc.start()
+        client = GrpcClient(f"127.0.0.1:{rpc.port}", "bars", timeout=0.3)
+        with pytest.raises(ServerError) as late:
+            await asyncio.to_thread(client.read, encoded(bars.draw("1")))
+        assert late.value.status == "DEADLINE_EXCEEDED"
+        while b"ModelInfer" not in service.metrics.text():
+            await asyncio.sleep(0.01)
+        client.close()
+        release.set()
+        await rpc.stop(0)
+
+    asyncio.run(asyncio.wait_for(ask(), 60))
+    assert 'ModelInfer",protocol="grpc",status="CANCELLED"} 1.0' in service.metrics.text().decode()
+
+
+def test_a_fault_of_the_server_is_told_as_json_with_its_place_in_the_log(bar_model, monkeypatch, capsys):
+    service = started(bar_model)
+
+    def fail(crops, beside):
+        raise RuntimeError("no such thing")
+
+    monkeypatch.setattr(service.model("bars").batcher, "_read", fail)
+    status, answer = asyncio.run(post(create_app(service, Log()), "/read", encoded(bars.draw("1"))))
+    failure, request = map(json.loads, capsys.readouterr().err.splitlines())
+    assert (status, request["status"]) == (500, 500)
+    assert f"its log has the reason under request {failure['id']}" in json.loads(answer)["error"]
+    assert "no such thing" in failure["trace"]
+
+
+def test_a_log_that_cannot_be_written_stops_nobody(bar_model, tmp_path, monkeypatch):
+    reader, writer = os.pipe()
+    os.close(reader)
+    closed = (tmp_path / "log").open("w")
+    closed.close()
+    for stderr in (os.fdopen(writer, "w"), os.fdopen(os.open("/dev/full", os.O_WRONLY), "w"), closed):
+        monkeypatch.setattr(sys, "stderr", stderr)
+        service = started(bar_model)
+        assert asyncio.run(post(create_app(service, Log()), "/read", encoded(bars.draw("12"))))[0] == 200
+        with contextlib.suppress(OSError):
+            stderr.close()
 
 
 def test_models_have_names_and_versions(bar_model, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
@@ -49,7 +50,8 @@ def request_id(given: str | None) -> str:
 
 
 class Log:
-    """One JSON object a line on stderr."""
+    """One JSON object a line on stderr, as long as it can be written: a full disk or a log's reader that has gone is no
+    reason to answer nobody."""
 
     def __init__(self, requests: bool = True) -> None:
         self._requests = requests
@@ -58,7 +60,8 @@ class Log:
         now = time.time()
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03}Z"
         line = json.dumps({"time": stamp, "event": event, **fields}, ensure_ascii=False)
-        print(line.encode("utf-8", "backslashreplace").decode(), file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError, ValueError):  # ValueError: of a file that is closed
+            print(line.encode("utf-8", "backslashreplace").decode(), file=sys.stderr, flush=True)
 
     def request(self, **fields: Any) -> None:
         if self._requests:

@@ -87,7 +87,7 @@ class Problem(BaseModel):
 
 
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
-    code: {"model": Problem} for code in (400, 401, 404, 408, 413, 415, 429, 503, 504)
+    code: {"model": Problem} for code in (400, 401, 404, 408, 413, 429, 500, 503, 504)
 }
 _IMAGE_BODY = {
     "requestBody": {
@@ -121,6 +121,7 @@ def create_app(service: Service, log: Log | None = None) -> ASGIApp:
     app.add_exception_handler(CrnnError, _on_refusal)
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(RequestValidationError, _on_validation)
+    app.add_exception_handler(Exception, _on_failure)
     _add_pages(app)
     _add_health(app, service)
     _add_reading(app, service)
@@ -155,6 +156,10 @@ async def _on_validation(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     return answer({"error": f"{'.'.join(map(str, first['loc']))}: {first['msg']}"}, 400)
+async def _on_failure(request: Request, error: Exception) -> Response:
+    """A fault of ours: the client gets a sentence; the Gate, to which the error goes on, logs the place."""
+    sentence = f"the server failed: its log has the reason under request {request.state.identity}"
+    return answer({"error": sentence}, Reason.FAILED.http)
 
 
 # ---- the page and health ---------------------------------------------------------------------------------------------
@@ -355,9 +360,19 @@ class Gate:
             return
         headers = Headers(scope=scope)
         identity = request_id(headers.get("x-request-id"))
+        scope.setdefault("state", {})["identity"] = identity
         began = time.perf_counter()
         status = 0
         body = _Body(receive, self._service.limits)
+        handling = asyncio.current_task()
+        assert handling
+
+        async def watch() -> None:
+            nonlocal status
+            await body.gone()
+            if not status:  # nobody would get the answer
+                status = Reason.GONE.http
+                handling.cancel()
 
         async def reply(message: Message) -> None:
             nonlocal status
@@ -373,18 +388,20 @@ class Gate:
                     added["connection"] = "close"
             await send(message)
 
+        watching = asyncio.create_task(watch())
         try:
             self._check(scope["path"], headers)
             await self._app(scope, body.receive, reply)
         except CrnnError as error:
             await (await _on_refusal(Request(scope), error))(scope, receive, reply)
-        except Exception as error:  # a fault of ours: the client gets a sentence, the log the place
+        except asyncio.CancelledError:
+            if status != Reason.GONE.http:
+                raise
+        except Exception as error:
             trace = "".join(traceback.format_exception(error))
             self._log.event("failure", id=identity, path=scope["path"], trace=trace)
-            if not status:
-                sentence = f"the server failed: its log has the reason under request {identity}"
-                await answer({"error": sentence}, Reason.FAILED.http)(scope, receive, reply)
         finally:
+            watching.cancel()
             seconds = time.perf_counter() - began
             route = getattr(scope.get("route"), "path", "none")
             self._service.metrics.requests.labels("http", route, status).inc()
@@ -413,7 +430,7 @@ class _Body:
     def __init__(self, receive: Receive, limits: Limits) -> None:
         self._receive, self._limits = receive, limits
         self._deadline = asyncio.get_running_loop().time() + limits.timeout
-        self._taken, self._whole = 0, False
+        self._taken, self._whole = 0, asyncio.Event()
 
     async def receive(self) -> Message:
         message = await self._next()
@@ -424,12 +441,17 @@ class _Body:
     async def drop(self) -> None:
         """Takes what a refused request still sends, within limits: clients read no answer before they have sent all."""
         with contextlib.suppress(Refused):
-            while not self._whole and self._taken <= _DROPPED * self._limits.max_body:
-                if (await self._next())["type"] == "http.disconnect":
-                    return
+            while not self._whole.is_set() and self._taken <= _DROPPED * self._limits.max_body:
+                await self._next()
+
+    async def gone(self) -> None:
+        """Comes back when the client has hung up after it had sent all."""
+        await self._whole.wait()
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
 
     async def _next(self) -> Message:
-        if self._whole:
+        if self._whole.is_set():
             return await self._receive()
         try:
             async with asyncio.timeout_at(self._deadline):
@@ -439,8 +461,11 @@ class _Body:
             raise Refused(
                 Reason.TOO_SLOW, f"the request took more than {seconds:g} seconds to arrive: send it faster"
             ) from None
+        if message["type"] == "http.disconnect":
+            raise Refused(Reason.GONE, "the client has hung up")
         self._taken += len(message.get("body", b""))
-        self._whole = not message.get("more_body", False)
+        if not message.get("more_body", False):
+            self._whole.set()
         return message
 
 

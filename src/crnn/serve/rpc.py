@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import traceback
 from collections.abc import Awaitable, Callable
@@ -101,6 +102,9 @@ class Rpc:
                     name = request_class.DESCRIPTOR.full_name
                     raise Refused(Reason.INVALID, f"the request is not a {name}") from None
                 return bytes((await work(request)).SerializeToString())
+            except asyncio.CancelledError:  # the client has hung up, or its deadline is over
+                status = Reason.GONE.grpc
+                raise
             except CrnnError as error:
                 status, details = reason(error).grpc, str(error)
             except Exception as error:  # a fault of ours: the client gets a sentence, the log the place
