@@ -5,6 +5,8 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +120,34 @@ def test_our_clients(server, paths):
         assert refused.value.status == status
     with pytest.raises(ServerError, match="cannot be reached"):
         Client("http://127.0.0.1:1").read(paths[0])
+
+
+def test_a_connection_that_the_server_has_closed_is_opened_again():
+    asked = []
+
+    class Closing(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self):
+            asked.append(self.rfile.read(int(self.headers["Content-Length"])))
+            answer = b'{"lines": [{"text": "12", "confidence": 1.0, "characters": []}]}'
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+            self.close_connection = True  # without a word, as after a minute
+
+        def log_message(self, *words):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Closing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        client = Client(f"http://127.0.0.1:{server.server_port}")
+        assert [client.read(b"image").text for _ in range(3)] == ["12"] * 3 and len(asked) == 3
+        server.shutdown()
+        server.server_close()
+        with pytest.raises(ServerError, match="cannot be reached"):
+            client.read(b"image")
 
 
 def test_health_and_reflection(server):

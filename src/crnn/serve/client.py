@@ -58,10 +58,15 @@ class Client:
         self._connection.close()
 
     def _post(self, body: bytes, content_type: str) -> Any:
+        was_open = self._connection.sock is not None
         try:
-            self._connection.request("POST", self._path, body, {"Content-Type": content_type, **self._headers})
-            response = self._connection.getresponse()
-            data = response.read()
+            try:
+                response, data = self._ask(body, content_type)
+            except ConnectionError:  # the server closes connections that are idle; to read twice does no harm
+                if not was_open:
+                    raise
+                self._connection.close()
+                response, data = self._ask(body, content_type)
         except (OSError, http.client.HTTPException) as error:
             self._connection.close()
             host, port = self._connection.host, self._connection.port
@@ -74,6 +79,11 @@ class Client:
             raise ServerError(f"this is no answer of crnn serve (status {response.status})", response.status) from None
         return values
 
+    def _ask(self, body: bytes, content_type: str) -> tuple[http.client.HTTPResponse, bytes]:
+        self._connection.request("POST", self._path, body, {"Content-Type": content_type, **self._headers})
+        response = self._connection.getresponse()
+        return response, response.read()
+
 
 class GrpcClient:
     """Over gRPC, by KServe's protocol: texts and confidences. From any thread."""
@@ -81,7 +91,7 @@ class GrpcClient:
     def __init__(
         self,
         address: str = "127.0.0.1:8500",
-        model: str = "en",
+        model: str = "",
         api_key: str | None = None,
         timeout: float = 60.0,
         certificate: bytes | None = None,
