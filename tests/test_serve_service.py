@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import socket
 import ssl
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from crnn.serve.client import Client, GrpcClient, ServerError
 from crnn.serve.monitoring import Log
 from crnn.serve.rest import create_app
 from crnn.serve.rpc import Rpc
+from crnn.serve.server import Address
 from crnn.serve.service import Batcher, Limits, Reason, Refused, Service, find_models
 from serving import post, serving
 from test_serve_clients import encoded
@@ -130,6 +132,8 @@ def test_what_takes_too_long_is_given_up(bar_model, monkeypatch):
     (answer,) = read_at_once(service, [[bars.draw("1")]])
     release.set()
     assert isinstance(answer, Refused) and answer.reason is Reason.TIMED_OUT
+
+
 def test_pages_are_drawn_one_after_the_other_and_none_that_nobody_waits_for(bar_model, monkeypatch):
     release, drawing, at_once = threading.Event(), [], []
 
@@ -286,8 +290,33 @@ def test_settings_that_cannot_be_are_refused(tmp_path):
         find_models(["auto=en"])
     with pytest.raises(ModelError, match="no model 'klingon'"):
         find_models(["klingon"])
+    key = tmp_path / "key"
     with pytest.raises(ConfigError, match="cannot be read as a key"):
-        serving_service.find_key(tmp_path / "key")
+        serving_service.find_key(key)
+    key.write_text("schlüssel", "utf-8")
+    with pytest.raises(ConfigError, match="not printable ASCII"):
+        serving_service.find_key(key)
+    for client in (Client, GrpcClient):
+        with pytest.raises(ConfigError, match="not printable ASCII"):
+            client(api_key="schlüssel")
+    with pytest.raises(ConfigError, match=r"key and .*key are no certificate and its key"):
+        Address(certificate=key, key=key)
+
+
+def test_the_folder_one_is_in_is_served_by_its_name(bar_model, monkeypatch):
+    monkeypatch.chdir(bar_model)
+    assert list(find_models(["."])) == [bar_model.name]
+
+
+def test_an_address_of_ipv6(bar_model, tmp_path):
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    with serving(tmp_path, "--model", f"bars={bar_model}", "--host", "::1") as server:
+        image = encoded(bars.draw("12"))
+        assert Client(f"http://[::1]:{server.port}").read(image).text == "12"
+        assert GrpcClient(f"[::1]:{server.grpc_port}").read(image).text == "12"
 
 
 def test_descriptors_are_those_of_the_protos(tmp_path):
@@ -341,7 +370,7 @@ def test_a_key_and_tls(bar_model, tmp_path):
                 assert "key" in json.load(error)["error"]
                 return error.code
 
-        assert ask("/health/ready", {}) == ask("/", {}) == 200
+        assert ask("/health/ready", {}) == ask("/", {}) == ask("/docs", {}) == ask("/openapi.json", {}) == 200
         assert ask("/models", {}) == ask("/metrics", {"X-API-Key": "sword"}) == 401
         assert (
             ask("/models", {"X-API-Key": "swordfish"}) == ask("/models", {"Authorization": "Bearer swordfish"}) == 200

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from crnn.document import Character, Line
-from crnn.errors import CrnnError, ImageError
+from crnn.errors import ConfigError, CrnnError, ImageError
 
 Source = str | Path | bytes
 """A path on this machine, or encoded bytes."""
@@ -35,7 +35,7 @@ class Client:
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         self._connection = kind(parts.hostname or "127.0.0.1", parts.port, timeout=timeout)
         self._path = f"{parts.path.rstrip('/')}/read" + (f"?model={quote(model)}" if model else "")
-        self._headers = {"X-API-Key": api_key} if api_key else {}
+        self._headers = {"X-API-Key": _checked(api_key)} if api_key else {}
 
     def read(self, source: Source) -> Line:
         """Read one image of a word or line."""
@@ -114,7 +114,7 @@ class GrpcClient:
             message("inference.ModelInferResponse").FromString,
         )
         self._model, self._timeout = model, timeout
-        self._metadata = [("x-api-key", api_key)] if api_key else []
+        self._metadata = [("x-api-key", _checked(api_key))] if api_key else []
 
     def read(self, source: Source) -> Line:
         """Read one image of a word or line."""
@@ -141,6 +141,12 @@ class GrpcClient:
 
     def close(self) -> None:
         self._channel.close()
+
+
+def _checked(api_key: str) -> str:
+    if not (api_key.isascii() and api_key.isprintable()):
+        raise ConfigError("the API key is not printable ASCII: headers cannot hold it")
+    return api_key
 
 
 def _load(source: Source) -> bytes:

@@ -37,7 +37,8 @@ WEB = Path(__file__).with_name("web")
 _FILES = {"/": "page.html", "/page.css": "page.css", "/page.js": "page.js", "/docs": "docs.html", "/docs.js": "docs.js"}
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 _POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'"
-_OPEN = {*_FILES, "/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"}  # without a key
+_HEALTH = {"/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"}
+_OPEN = {*_FILES, "/openapi.json", *_HEALTH}  # without a key
 _DROPPED = 10  # times max_body of a refused request that are still taken from the wire
 _INLINE = 50_000  # bytes of JSON that are parsed in the event loop; more would hold the others up
 
@@ -156,6 +157,8 @@ async def _on_validation(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     return answer({"error": f"{'.'.join(map(str, first['loc']))}: {first['msg']}"}, 400)
+
+
 async def _on_failure(request: Request, error: Exception) -> Response:
     """A fault of ours: the client gets a sentence; the Gate, to which the error goes on, logs the place."""
     sentence = f"the server failed: its log has the reason under request {request.state.identity}"

@@ -106,7 +106,7 @@ def find_models(specs: Sequence[str]) -> dict[str, dict[int, Path]]:
     for spec in specs:
         name, _, model = spec.rpartition("=")
         path = pretrained.find_model(model)
-        name = name or path.name.removesuffix(".onnx")
+        name = name or Path(os.path.abspath(path)).name.removesuffix(".onnx")  # of "." too; links keep their names
         if name == AUTO:
             raise ConfigError(f"a served model cannot be called {AUTO}, which means all of them: give NAME={model}")
         versions = {int(each.name): each for each in path.glob("*") if each.name.isdecimal() and each.is_dir()}
@@ -126,9 +126,12 @@ def find_key(file: Path | None) -> str | None:
         key = os.environ.get("CRNN_API_KEY", "") if file is None else file.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} cannot be read as a key: {error}") from None
-    if file is not None and not key.strip():
+    key = key.strip()
+    if file is not None and not key:
         raise ConfigError(f"{file} is empty: write the key into it")
-    return key.strip() or None
+    if not (key.isascii() and key.isprintable()):
+        raise ConfigError(f"the key of {file or 'CRNN_API_KEY'} is not printable ASCII: no client could send it")
+    return key or None
 
 
 class Service:
