@@ -3,6 +3,7 @@ from a title to the number of its page."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -17,6 +18,7 @@ from crnn.page.letters import heights_of, usual_height
 _DOTS, _CLOSE_DOTS = 5, 9  # of a leader at least, and where they stand as close as the six of a Chinese ellipsis
 _APART = 0.5  # from dot to dot, of the height of a usual letter: not that close
 _THIN, _SIDE = 0.25, 0.8  # width and length of a cell's sides, of the height of a usual letter: at most, at least
+_BESIDE = 0.7  # part of what is beside a rule that other ink may be
 _DOT = 0.45  # height of the dots, of a usual letter's, at most
 
 
@@ -35,12 +37,24 @@ def rules(mask: Grey, size: float) -> tuple[Grey, Boxes]:
         across, along = (stats[:, 2], stats[:, 3]) if upright else (stats[:, 3], stats[:, 2])
         thin = (along >= 10 * across) & (across <= max(7, 0.9 * size - 2))
         thin[0] = False
+        for number in np.nonzero(thin)[0]:
+            thin[number] = _on_paper(mask, boxes_of(stats[number : number + 1])[0].tolist(), upright)
         if thin.any():
             found[thin[labels]] = 255
         boxes.append(boxes_of(stats)[thin])
     found = np.asarray(cv2.bitwise_and(cv2.dilate(found, np.ones((3, 3), np.uint8)), mask), np.uint8)
     sides, side_boxes = _sides(mask, found, size)
     return np.asarray(cv2.bitwise_or(found, sides), np.uint8), np.concatenate([*boxes, side_boxes])
+
+
+def _on_paper(mask: Grey, box: Sequence[int], upright: bool) -> bool:
+    """Is there paper along both sides? Beside the straight part of a large O's side there is the rest of its stroke."""
+    left, top, right, bottom = box
+    if upright:
+        beside = mask[top:bottom, max(0, left - 2) : left], mask[top:bottom, right : right + 2]
+    else:
+        beside = mask[max(0, top - 2) : top, left:right], mask[bottom : bottom + 2, left:right]
+    return all(np.count_nonzero(side) <= _BESIDE * side.size for side in beside)
 
 
 def _sides(mask: Grey, ruled: Grey, size: float) -> tuple[Grey, Boxes]:
