@@ -94,12 +94,17 @@ def _rows(boxes: Boxes, members: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     rows: list[list[int]] = []
     bottom = -np.inf
     for i in members.tolist():
-        slack = 0.3 * (boxes[i, 3] - boxes[i, 1])  # tails reach into the next line
-        if boxes[i, 1] >= bottom - slack:
+        left, top, right, lowest = boxes[i].tolist()
+        # Tails reach into the next line, but what stands beside a line is no next one.
+        if top >= bottom or (top >= bottom - 0.3 * (lowest - top) and _overlap(boxes[rows[-1]], left, right)):
             rows.append([])
         rows[-1].append(i)
-        bottom = max(bottom, boxes[i, 3]) if len(rows[-1]) > 1 else boxes[i, 3]
+        bottom = max(bottom, lowest) if len(rows[-1]) > 1 else lowest
     return [np.array(row) for row in rows]
+
+
+def _overlap(row: Boxes, left: float, right: float) -> bool:
+    return bool(((row[:, 0] < right) & (row[:, 2] > left)).any())
 
 
 def _best_run(
@@ -120,7 +125,7 @@ def _best_run(
             if not common or (gutters and not inner):
                 break
             shared, gutters, end = common, inner, end + 1
-        both = [k for k in range(start, end) if len(set(np.searchsorted(gutters, rows[k][:, 0]).tolist())) > 1]
+        both = [start + k for k in _on_both_sides(rows[start:end], gutters)]
         if len(both) > most:
             most = len(both)
             first, last = _trim(rows, start, end, both, gutters)
@@ -129,6 +134,19 @@ def _best_run(
         if most >= len(rows) - start:
             break
     return best
+
+
+def _on_both_sides(rows: Sequence[Boxes], gutters: Sequence[float]) -> list[int]:
+    """Numbers of the rows that have text on both sides of a gutter; also of those that stand beside the white between
+    two lines of the other side, as where lines are far apart and those of one column lower than those of the next."""
+    sides = [set(np.searchsorted(gutters, row[:, 0]).tolist()) for row in rows]
+    both = [k for k, side in enumerate(sides) if len(side) > 1]
+    for k in range(1, len(rows) - 1):
+        white = float(rows[k + 1][:, 1].min() - rows[k - 1][:, 3].max())
+        follow = white < _APART * float((rows[k][:, 3] - rows[k][:, 1]).max())
+        if follow and len(sides[k]) == 1 and sides[k - 1] == sides[k + 1] and not sides[k] & sides[k - 1]:
+            both.append(k)
+    return sorted(both)
 
 
 def _common(
@@ -144,9 +162,11 @@ def _trim(
     """Without the rows at either end that have text on one side only and stand at a distance; but columns may be of
     different lengths: those of one width, and those that go on as they were."""
     tops = [float(row[:, 1].min()) for row in rows]
-    pitch = float(np.median(np.diff(tops[both[0] : both[-1] + 1]))) if len(both) > 1 else 0.0
     shared = np.concatenate(rows[both[0] : both[-1] + 1])
     column = np.searchsorted(gutters, shared[:, 0])
+    # From row to row, and in a column where its rows lie between those of the next.
+    steps = [np.diff(tops[both[0] : both[-1] + 1]), *(np.diff(shared[column == c, 1]) for c in np.unique(column))]
+    pitch = max((float(np.median(step)) for step in steps if len(step)), default=0.0)
     widths = [_usual_width(shared[column == number]) for number in np.unique(column)]
     least = _ALIKE * max(widths) if min(widths) >= _ALIKE * max(widths) else np.inf
     for k in range(both[0], start, -1):
