@@ -131,3 +131,31 @@ def test_lines_that_touch_are_parted_where_most_of_them_do():
     letters(540, below=False)
     tops = sorted(box[1] for box in boxes(find(pixels)))
     assert tops == pytest.approx([60, 98, 220, 258, 380, 418, 540], abs=8)
+
+
+def test_small_line_below_a_large_title_is_found():
+    page = pages.blank()
+    pages.write(page, "ANNUAL", (120, 400), 110, pages.BOLD)
+    pages.write(page, "REPORT 2024", (120, 540), 110, pages.BOLD)
+    pages.write(page, "Acme Corporation, 12 High Street, London", (120, 1500), 24)
+    finding = find(page.pixels)
+    assert pages.found(page, boxes(finding)) == 1.0
+    assert len(finding.lines) == len(page.lines)
+
+
+@pytest.mark.parametrize(("pitch", "lower"), [(36, 18), (40, 20), (48, 24), (56, 26)])
+def test_columns_whose_lines_are_not_level_are_read_one_after_the_other(pitch, lower):
+    heading = [(100, 60, 1100, 100)]
+    left = [(100, 150 + pitch * row, 560, 174 + pitch * row) for row in range(12)]
+    right = [(640, 150 + lower + pitch * row, 1100, 174 + lower + pitch * row) for row in range(10)]
+    found = arrange(np.array([*heading, *left, *right], float))
+    assert [i for i, _ in found] == list(range(23))
+
+
+def test_sides_of_large_letters_are_no_rules():
+    page = pages.blank(1600)
+    pages.write(page, "ANNUAL REPORT", (120, 210), 110)
+    pages.paragraphs(page, [*pages.ENGLISH] * 2, 120, 400, 1000, 24)
+    finding = find(page.pixels)
+    assert len(finding.lines) == len(page.lines)
+    assert len(finding.rules) == 0

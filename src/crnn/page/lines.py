@@ -38,6 +38,7 @@ WORK_PIXELS = 20_000_000  # larger pages are searched in a smaller copy; crops a
 _AROUND_PIXELS = 2_000_000  # in which is searched what is beside a photographed sheet
 _COURSE = 17  # points that tell how a line runs
 _SMALL_LETTERS = 8  # of a line beside much larger type; fewer may be the texture of what that stands on
+_SMALLEST = 12  # pixels: the height of such a line; what is lower is dirt
 
 
 @dataclass(frozen=True)
@@ -113,8 +114,7 @@ def _find(pixels: Image, margin: int = 0) -> Finding:
         straight = bend.level(straight)
     mask = without_pictures(drawn(straight, round(margin * scale)), grey_of(straight))
     boxes, owner, ruled = _search(mask)
-    if margin:
-        boxes, owner = _search_small(mask, boxes, owner)
+    boxes, owner = _search_small(mask, boxes, owner)
     whole = straight
     if scale < 1:
         whole = straighten(pixels, angle)[0]
@@ -177,17 +177,18 @@ def _search(mask: Grey) -> tuple[Boxes, Groups, Boxes]:
 
 
 def _search_small(mask: Grey, boxes: Boxes, owner: Groups) -> tuple[Boxes, Groups]:
-    """Boxes and owners with those of the lines of much smaller letters, below the title of a poster for instance."""
+    """Boxes and owners with those of the lines of much smaller letters, below the title of a cover for instance."""
     rest = np.where(owner == 0, mask, np.uint8(0))
     small, small_owner, _ = _search(rest)
-    number = len(boxes)
+    owner, found = owner.copy(), []
     for i, (left, top, right, bottom) in enumerate(small.tolist(), 1):
-        letters = cv2.connectedComponents(rest[top:bottom, left:right])[0] - 1
-        if letters >= _SMALL_LETTERS and right - left >= _SMALL_LETTERS / 2 * (bottom - top):
-            number += 1
-            boxes = np.vstack([boxes, small[i - 1]])
-            owner = np.where(small_owner == i, np.int32(number), owner)
-    return boxes, owner
+        here = (slice(top, bottom), slice(left, right))
+        letters = cv2.connectedComponents(rest[here])[0] - 1
+        long = right - left >= _SMALL_LETTERS / 2 * (bottom - top)
+        if long and letters >= _SMALL_LETTERS and bottom - top >= _SMALLEST:
+            found.append(small[i - 1])
+            owner[here][small_owner[here] == i] = len(boxes) + len(found)
+    return np.vstack([boxes, *found]), owner
 
 
 # ---- crops -----------------------------------------------------------------------------------------------------------
