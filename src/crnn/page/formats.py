@@ -253,7 +253,7 @@ def _alto_box(box: Box | None) -> str:
 
 
 def _rotation(page: Page) -> str:
-    return f' ROTATION="{page.angle:g}"' if page.angle else ""
+    return f' ROTATION="{-page.angle % 360:g}"' if page.angle else ""  # counter-clockwise
 
 
 def _alto_end(problems: Sequence[str]) -> str:
