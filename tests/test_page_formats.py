@@ -13,6 +13,7 @@ from lxml import etree
 from PIL import Image
 
 import pages
+from crnn import PageReader
 from crnn.document import Character, Line, Page, Place
 from crnn.page import batch
 from crnn.page.formats import Writer, to_markdown
@@ -90,6 +91,12 @@ def test_hocr_is_valid(page, tmp_path):
     spans = [each for each in root.iter() if each.get("class") == "ocrx_word"]
     assert spans[0].get("title") == "bbox 40 20 64 60; x_wconf " + spans[0].get("title").split()[-1]
     assert [span.text for span in spans[3:5]] == ["First", "<line>"]
+
+
+@pytest.mark.parametrize(("kind", "said"), [("hocr", "; textangle 270"), ("alto", ' ROTATION="270"')])
+def test_angle_of_a_page_on_its_side_is_counter_clockwise_as_the_formats_have_it(page, tmp_path, kind, said):
+    downwards = replace(page, angle=90.0)
+    assert said in written(downwards, tmp_path, kind).read_text(encoding="utf-8")
 
 
 def test_markdown_has_headings_paragraphs_and_tables(page):
@@ -172,9 +179,31 @@ def own_text(tmp_path):
     return path
 
 
-def test_text_layer_is_kept_exactly(own_text):
-    from crnn import PageReader
+def test_text_layer_has_characters_of_two_halves_and_hyphens(tmp_path):
+    path = tmp_path / "out.pdf"
+    with PdfWriter(path, tmp_path / "scan.png") as writer:
+        lines = (line("Let \U0001d465 be a number, inter\x02", 40, 100), line("national law", 40, 130))
+        writer.add(Page(lines, 600, 400, dpi=72), np.full((400, 600, 3), 255, np.uint8))
+    with Pdf(path) as pdf:
+        first, second = pdf.text(0, 72)
+    assert (first.text, second.text) == ("Let \U0001d465 be a number, inter-", "national law")
+    letter = first.characters[4]
+    assert (letter.text, letter.box) == ("\U0001d465", pytest.approx((88, 100, 100, 120), abs=2))
 
+
+@pytest.mark.parametrize("turn", [0, 90])
+def test_text_layer_has_upright_text_line_by_line(own_text, tmp_path, turn):
+    path = tmp_path / "stamped.pdf"
+    with pikepdf.open(own_text) as pdf:
+        pdf.pages[0].contents_add(b"BT /F 9 Tf 0 1 -1 0 12 40 Tm (seen on 3 May 1802) Tj ET")
+        pdf.pages[0].Rotate = turn
+        pdf.save(path)
+    page = PageReader("en", text_layer="keep").read(path)[0]
+    assert page.text == "The pilot knew 12 rocks\nand every one by name.\n\nseen on 3 May 1802"
+    assert page.angle == turn
+
+
+def test_text_layer_is_kept_exactly(own_text):
     document = PageReader("en", text_layer="keep").read(own_text)
     assert document.text == "The pilot knew 12 rocks\nand every one by name."
     assert document[0].lines[0].confidence == 1.0

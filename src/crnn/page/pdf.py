@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import re
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +18,8 @@ from crnn.image import Image
 
 POINTS = 72  # an inch
 
+_CHARACTER = re.compile("[\ud800-\udbff][\udc00-\udfff]|.", re.DOTALL)  # of UTF-16, where two halves may be one
+_HYPHENS = str.maketrans("\x02\ufffe", "--")  # at the end of a line
 _REAL = 12  # letters and digits of which a page's own text has to have more than a stamp has
 
 
@@ -69,29 +72,35 @@ class Pdf:
         page = self._page(index)
         width, height = self.size(index, dpi)
         letters = page.get_textpage()
-        lines: list[list[Character]] = [[]]
+        turned, turns = page.get_rotation(), 0
+        lines: list[tuple[int, list[Character]]] = []
         x, y = (ctypes.c_int() for _ in range(2))
 
         def on_picture(point: tuple[float, float]) -> tuple[int, int]:
             raw.FPDF_PageToDevice(page, 0, 0, width, height, 0, *point, x, y)
             return x.value, y.value
 
-        for i in range(letters.count_chars()):
-            character = chr(raw.FPDFText_GetUnicode(letters, i))
-            if character in "\r\n":  # a guess, which goes wrong on turned pages: places tell
+        codes = "".join(chr(raw.FPDFText_GetUnicode(letters, i)) for i in range(letters.count_chars()))
+        for found in _CHARACTER.finditer(codes):
+            if found[0] in "\r\n":  # a guess, which goes wrong on turned pages: places tell
                 continue
-            left, bottom, right, top = letters.get_charbox(i, loose=True)
-            (ax, ay), (bx, by) = on_picture((left, bottom)), on_picture((right, top))
-            box = (min(ax, bx), min(ay, by), max(ax, bx), max(ay, by))
-            if lines[-1] and _apart(lines[-1][-1].box, box):
-                lines.append([])
-            lines[-1].append(Character(character, 1.0, box))
+            first, end = found.span()
+            if not raw.FPDFText_IsGenerated(letters, first):  # a space that the file does not have is level
+                turns = round((math.degrees(raw.FPDFText_GetCharAngle(letters, first)) + turned) / 90) % 4
+            sides = [letters.get_charbox(i, loose=True) for i in range(first, end)]
+            points = [on_picture(point) for side in sides for point in (side[:2], side[2:])]
+            (left, top), (right, bottom) = (tuple(map(edge, zip(*points, strict=True))) for edge in (min, max))
+            text = found[0].encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").translate(_HYPHENS)
+            character = Character(text, 1.0, (left, top, right, bottom))
+            if not lines or turns != lines[-1][0] or _apart(lines[-1][1][-1].box, character.box, turns):
+                lines.append((turns, []))
+            lines[-1][1].append(character)
         letters.close()
         page.close()
-        found = [line for characters in lines if (line := _stripped(characters))]
-        text = "".join(line.text for line in found)
+        own = [line for turns, characters in lines if (line := _stripped(characters, turns))]
+        text = "".join(line.text for line in own)
         real = sum(character.isalnum() for character in text)
-        return found if real >= _REAL and real >= 0.3 * len(text) else []
+        return own if real >= _REAL and real >= 0.3 * len(text) else []
 
     def close(self) -> None:
         self._document.close()
@@ -105,23 +114,27 @@ class Pdf:
         self.close()
 
 
-def _apart(before: Box, box: Box) -> bool:
-    """Does a character begin another line or another cell? The file may not say so."""
+def _apart(before: Box, box: Box, turns: int) -> bool:
+    """Does a character begin another line or another cell? The file may not say so. `turns`: quarter turns, clockwise,
+    by which both are written."""
+    for _ in range(turns):
+        before, box = ((top, -right, bottom, -left) for left, top, right, bottom in (before, box))
     height = max(before[3] - before[1], box[3] - box[1], 1)
     level = min(before[3], box[3]) - max(before[1], box[1])
     return level < 0.3 * height or box[0] - before[2] > 2 * height or box[0] < before[0] - height
 
 
-def _stripped(characters: list[Character]) -> Line | None:
-    """A line without the space around it; None where nothing is left."""
+def _stripped(characters: list[Character], turns: int) -> Line | None:
+    """A line, written so many quarter turns clockwise, without the space around it; None where nothing is left."""
     text = "".join(character.text for character in characters)
     kept = characters[len(text) - len(text.lstrip()) : len(text.rstrip())]
     if not kept:
         return None
     lefts, tops, rights, bottoms = zip(*(character.box for character in kept), strict=True)
     left, top, right, bottom = min(lefts), min(tops), max(rights), max(bottoms)
-    corners = ((left, top), (right, top), (right, bottom), (left, bottom))
-    return Line(text.strip(), 1.0, tuple(kept), (left, top, right, bottom), corners=corners)
+    corners = [(left, top), (right, top), (right, bottom), (left, bottom)]
+    a, b, c, d = corners[turns:] + corners[:turns]
+    return Line(text.strip(), 1.0, tuple(kept), (left, top, right, bottom), corners=(a, b, c, d))
 
 
 def _pdfium() -> Any:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crnn import image, pretrained
-from crnn.document import Box, Character, Document, Line, Page
+from crnn.document import Box, Character, Document, Line, Page, Place
 from crnn.errors import ConfigError, CrnnError
 from crnn.image import Image, ImageSource
 from crnn.marks import quoted
@@ -149,7 +149,7 @@ class PageReader:
             replace(_on_page(lines[kept[k]], finding.lines[kept[k]], width, height), place=place)
             for k, place in arrange(boxes[kept], np.asarray(finding.rules, np.float64))
         ]
-        return Page(tuple(placed), width, height, angle=(finding.angle - 90 * turns) % 360 if turns else finding.angle)
+        return Page(tuple(placed), width, height, angle=(finding.angle + 90 * turns) % 360 if turns else finding.angle)
 
     def _read(self, crops: Sequence[Image], views: bool) -> list[Line]:
         first, *others = (partial(_read_with, reader, views=views) for reader in self.readers)
@@ -194,9 +194,19 @@ class PageReader:
 
 
 def _arranged(lines: Sequence[Line], width: int, height: int) -> Page:
-    """A page of lines that are read already, put in order."""
+    """A page of lines that are read already, put in order: those written as most of the page is, then what is upright
+    beside them, such as a stamp in the margin."""
+    courses = [np.subtract(line.corners[1], line.corners[0]) for line in lines if line.corners]
+    turns = np.array([round(float(np.degrees(np.arctan2(y, x))) / 90) % 4 for x, y in courses])
+    usual = int(np.bincount(turns, [len(line.text) for line in lines]).argmax())
     boxes = np.array([line.box for line in lines], np.float64)
-    return Page(tuple(replace(lines[i], place=place) for i, place in arrange(boxes)), width, height)
+    for _ in range(usual):
+        boxes = boxes[:, [1, 2, 3, 0]] * (1, -1, 1, -1)
+    main, others = np.flatnonzero(turns == usual), np.flatnonzero(turns != usual)
+    places = [(main[k], place) for k, place in arrange(boxes[main])]
+    _, last = places[-1]
+    places += [(i, Place(last.block + k, last.paragraph + k)) for k, i in enumerate(others, 1)]
+    return Page(tuple(replace(lines[i], place=place) for i, place in places), width, height, angle=90.0 * usual)
 
 
 def _read_with(reader: Recognizer, crops: Sequence[Image], views: bool) -> list[Line]:
