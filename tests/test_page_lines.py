@@ -159,3 +159,8 @@ def test_sides_of_large_letters_are_no_rules():
     finding = find(page.pixels)
     assert len(finding.lines) == len(page.lines)
     assert len(finding.rules) == 0
+
+
+@pytest.mark.parametrize("shape", [(12, 20_000, 3), (5000, 1, 3), (3, 60_000, 3)])
+def test_strip_of_any_length_is_searched(shape):
+    assert find(np.full(shape, 255, np.uint8)).lines == []

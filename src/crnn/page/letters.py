@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from crnn.image import Image
 from crnn.page.components import components
 from crnn.page.ink import Grey, grey_of, ink
+from crnn.page.scale import smaller
 
 LARGE_TYPE = 1 / 20  # height of letters, of the page's longer side, from which on they are those of a sign
 LONGEST_STRIP = 40  # times as wide as high: of what is longer, the letters cannot be judged in a small copy
@@ -69,7 +70,7 @@ def without_pictures(mask: Grey, grey: Grey) -> Grey:
 def sketch(grey: Grey) -> Grey:
     """The ink of a small copy of the page, without photographs: enough to tell how its lines run."""
     scale = min(1.0, _SKETCH / max(grey.shape))
-    small = np.asarray(cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
+    small = smaller(grey, scale)
     return without_pictures(ink(small), small)
 
 
@@ -100,7 +101,7 @@ def paper_lacking(pixels: Image) -> int:
 
 def _lacking(pixels: Image, scale: float) -> int:
     rows, side = pixels.shape[0], max(pixels.shape)
-    small = np.asarray(cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
+    small = smaller(pixels, scale)
     margin = max(small.shape)
     mask = _without_figures(ink(grey_of(with_paper(small, margin)), margin), round(margin * LARGE_TYPE))
     heights = letter_heights(mask, margin) / scale

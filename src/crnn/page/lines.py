@@ -30,6 +30,7 @@ from crnn.page.join import (
 )
 from crnn.page.letters import paper_lacking, sketch, with_paper, without_pictures
 from crnn.page.rules import is_upright, leaders, rules
+from crnn.page.scale import smaller
 from crnn.page.sheet import find_sheet, flatten, on_picture, without_sheet
 from crnn.page.skew import skew, straighten
 
@@ -38,7 +39,7 @@ WORK_PIXELS = 20_000_000  # larger pages are searched in a smaller copy; crops a
 _AROUND_PIXELS = 2_000_000  # in which is searched what is beside a photographed sheet
 _COURSE = 17  # points that tell how a line runs
 _SMALL_LETTERS = 8  # of a line beside much larger type; fewer may be the texture of what that stands on
-_SMALLEST = 12  # pixels: the height of such a line; what is lower is dirt
+_SMALLEST = 1 / 200  # height of such a line, of the page's longer side: four points on A4; what is lower is dirt
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def find(pixels: Image) -> Finding:
     lines = [line.moved(partial(on_picture, matrix=matrix)) for line in finding.lines]
     x, y = corners[1] - corners[0]
     scale = min(1.0, (_AROUND_PIXELS / (pixels.shape[0] * pixels.shape[1])) ** 0.5)
-    around = _find(_smaller(without_sheet(pixels, corners), scale)).lines
+    around = _find(smaller(without_sheet(pixels, corners), scale)).lines
     below = 2 * len(flat)  # the sheet's lines: these come after them
     around = [
         replace(line, box=(line.box[0], line.box[1] + below, line.box[2], line.box[3] + below)).moved(
@@ -97,7 +98,7 @@ def _find_on_paper(pixels: Image) -> Finding:
     rows, columns = pixels.shape[:2]
     scale = min(1.0, (3 * WORK_PIXELS / ((rows + 2 * room) * (columns + 2 * room))) ** 0.5)
     room = round(room * scale)
-    finding = _find(with_paper(_smaller(pixels, scale), room), room)
+    finding = _find(with_paper(smaller(pixels, scale), room), room)
     return replace(finding, lines=[line.moved(lambda points: (points - room) / scale) for line in finding.lines])
 
 
@@ -105,7 +106,7 @@ def _find(pixels: Image, margin: int = 0) -> Finding:
     """`margin`: of paper that was put around a picture of large type."""
     rows, columns = pixels.shape[:2]
     scale = min(1.0, (WORK_PIXELS / (rows * columns)) ** 0.5)
-    small = _smaller(pixels, scale)
+    small = smaller(pixels, scale)
     seen = sketch(grey_of(small))
     angle = skew(seen)
     straight, back = straighten(small, angle)
@@ -130,13 +131,6 @@ def _find(pixels: Image, margin: int = 0) -> Finding:
         line = FoundLine(_corners(box), (box[0], box[1], box[2], box[3]), crop, _corners(frame))
         lines.append((replace(line, course=_middle(frame)) if bend else line).moved(on_page))
     return Finding(lines, ruled, angle)
-
-
-def _smaller(pixels: Image, scale: float) -> Image:
-    if scale == 1:
-        return pixels
-    size = (round(pixels.shape[1] * scale), round(pixels.shape[0] * scale))
-    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _corners(box: Sequence[float]) -> NDArray[np.float64]:
@@ -185,7 +179,7 @@ def _search_small(mask: Grey, boxes: Boxes, owner: Groups) -> tuple[Boxes, Group
         here = (slice(top, bottom), slice(left, right))
         letters = cv2.connectedComponents(rest[here])[0] - 1
         long = right - left >= _SMALL_LETTERS / 2 * (bottom - top)
-        if long and letters >= _SMALL_LETTERS and bottom - top >= _SMALLEST:
+        if long and letters >= _SMALL_LETTERS and bottom - top >= _SMALLEST * max(mask.shape):
             found.append(small[i - 1])
             owner[here][small_owner[here] == i] = len(boxes) + len(found)
     return np.vstack([boxes, *found]), owner

@@ -38,6 +38,7 @@ _SCRAP, _SCRAP_LETTERS = 0.6, 5  # a line read with less certainty a character a
 _NONSENSE = 0.2  # nor is a longer one that is read with less than this
 _NEIGHBOURS = 5  # of a few letters that are not read surely; most of them are scraps where it is one
 _FEW, _SURE_OF_FEW = 8, 0.97  # lines at the most, read with less certainty, of what may be one line as a whole
+_LONGEST = 500  # times as wide as high is such a line, at most: reading one takes memory by its length
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ class PageReader:
             others = iter(self._read([crop for i, crop in enumerate(crops) if i % step], views=False))
             lines = [next(others) if i % step else spread[i // step] for i in range(len(crops))]
         self._read_in_views(lines, crops)
-        if len(lines) <= _FEW and _mean_certainty(lines) < _SURE_OF_FEW:
+        if len(lines) <= _FEW and _mean_certainty(lines) < _SURE_OF_FEW and width <= _LONGEST * height:
             whole = self._read([pixels], views=True)
             if _says_more(whole[0], lines):
                 finding, lines, turns = _whole(pixels), whole, 0

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from crnn.image import Image
 from crnn.page.ink import Grey
+from crnn.page.scale import smaller
 from crnn.page.skew import with_paper_beyond
 
 Corners = NDArray[np.float64]  # (4, 2) x, y, clockwise from the top left
@@ -34,11 +35,11 @@ _SQUARE = 35.0  # degrees that its corners may differ from right ones
 def find_sheet(pixels: Image) -> Corners | None:
     """Corners of the one large sheet of an RGB picture (H, W, 3) that lies on something darker; some may be outside."""
     scale = _SIDE / max(pixels.shape[:2])
-    if scale >= 1:
+    if scale >= 1 or scale * min(pixels.shape[:2]) < _TEXT:  # a strip has nothing around it
         return None
-    small = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    small = smaller(pixels, scale)
     best, corners = _FILLED, None
-    for plane in _planes(np.asarray(small, np.uint8)):
+    for plane in _planes(small):
         darkest, lightest = np.percentile(plane, (2, 98))
         for level in np.linspace(darkest, lightest, _LEVELS + 2)[1:-1]:
             filled, found = _light_sheet(plane, level)
