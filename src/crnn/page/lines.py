@@ -39,7 +39,7 @@ WORK_PIXELS = 20_000_000  # larger pages are searched in a smaller copy; crops a
 _AROUND_PIXELS = 2_000_000  # in which is searched what is beside a photographed sheet
 _COURSE = 17  # points that tell how a line runs
 _SMALL_LETTERS = 8  # of a line beside much larger type; fewer may be the texture of what that stands on
-_SMALLEST = 1 / 200  # height of such a line, of the page's longer side: four points on A4; what is lower is dirt
+_SMALLEST = 12  # pixels: the height of such a line on a whole page; what is lower is dirt
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def _find(pixels: Image, margin: int = 0) -> Finding:
         straight = bend.level(straight)
     mask = without_pictures(drawn(straight, round(margin * scale)), grey_of(straight))
     boxes, owner, ruled = _search(mask)
-    boxes, owner = _search_small(mask, boxes, owner)
+    boxes, owner = _search_small(mask, boxes, owner, 0 if margin else _SMALLEST)
     whole = straight
     if scale < 1:
         whole = straighten(pixels, angle)[0]
@@ -170,8 +170,9 @@ def _search(mask: Grey) -> tuple[Boxes, Groups, Boxes]:
     return boxes, owned, lines
 
 
-def _search_small(mask: Grey, boxes: Boxes, owner: Groups) -> tuple[Boxes, Groups]:
-    """Boxes and owners with those of the lines of much smaller letters, below the title of a cover for instance."""
+def _search_small(mask: Grey, boxes: Boxes, owner: Groups, least: int) -> tuple[Boxes, Groups]:
+    """Boxes and owners with those of the lines of much smaller letters, below the title of a cover for instance,
+    that are at least so high."""
     rest = np.where(owner == 0, mask, np.uint8(0))
     small, small_owner, _ = _search(rest)
     owner, found = owner.copy(), []
@@ -179,7 +180,7 @@ def _search_small(mask: Grey, boxes: Boxes, owner: Groups) -> tuple[Boxes, Group
         here = (slice(top, bottom), slice(left, right))
         letters = cv2.connectedComponents(rest[here])[0] - 1
         long = right - left >= _SMALL_LETTERS / 2 * (bottom - top)
-        if long and letters >= _SMALL_LETTERS and bottom - top >= _SMALLEST * max(mask.shape):
+        if long and letters >= _SMALL_LETTERS and bottom - top >= least:
             found.append(small[i - 1])
             owner[here][small_owner[here] == i] = len(boxes) + len(found)
     return np.vstack([boxes, *found]), owner

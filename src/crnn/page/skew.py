@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from crnn.image import Image
 from crnn.page.ink import Grey
-from crnn.page.scale import smaller
 
 MAX_ANGLE = 15.0  # degrees of skew that are looked for, to either side
 
@@ -67,6 +66,7 @@ def with_paper_beyond(warped: NDArray[Any], pixels: NDArray[Any], matrix: NDArra
     inside = cv2.warpPerspective(np.full(pixels.shape[:2], 255, np.uint8), whole, size)
     if inside.all():
         return np.asarray(warped, np.uint8)
-    paper = cv2.medianBlur(smaller(pixels, 1 / _PAPER), 9)
-    beyond = cv2.warpPerspective(paper, whole @ np.diag([_PAPER, _PAPER, 1]), size, borderMode=cv2.BORDER_REPLICATE)
+    fx, fy = (max(1 / _PAPER, 1 / side) for side in pixels.shape[1::-1])  # a strip keeps a pixel of its narrow side
+    paper = cv2.medianBlur(cv2.resize(pixels, None, fx=fx, fy=fy, interpolation=cv2.INTER_AREA), 9)
+    beyond = cv2.warpPerspective(paper, whole @ np.diag([1 / fx, 1 / fy, 1]), size, borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(cv2.copyTo(beyond, (inside < 255).astype(np.uint8), warped), np.uint8)
