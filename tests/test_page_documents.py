@@ -2,6 +2,9 @@
 
 import io
 import json
+import os
+import resource
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pikepdf
@@ -189,3 +192,72 @@ def test_pictures_of_pages(tmp_path):
     with Image.open(picture) as drawn:
         assert drawn.size == (1240, 900)
         assert len(drawn.getcolors(1 << 20)) > 50  # boxes in colour
+
+
+def test_documents_of_one_name_are_written_apart(tmp_path):
+    for name in ("a/x.png", "b/x.png", "deep/a/x.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    out, files, folders = (
+        tmp_path / "out",
+        [tmp_path / "a/x.png", tmp_path / "b/x.png"],
+        [tmp_path / "a", tmp_path / "b"],
+    )
+    for sources in (files, folders, [*folders, *files]):
+        assert [job.output for job in batch.plan(sources, out, "text")] == [out / "a/x.png.txt", out / "b/x.png.txt"]
+    with pytest.raises(ConfigError, match=r"several documents would be written to .*a/x\.png\.txt"):
+        batch.plan([*files, tmp_path / "deep/a/x.png"], out, "text")
+
+
+def test_output_with_a_slash_is_a_folder(bar_model, tmp_path):
+    sheet("12").save(tmp_path / "a.png")
+    assert run("read-page", tmp_path / "a.png", "-m", bar_model, "-o", f"{tmp_path}/new/").returncode == 0
+    assert (tmp_path / "new" / "a.txt").is_file()
+
+
+def test_one_document_is_never_written_over(ten, tmp_path):
+    (tmp_path / "link.pdf").symlink_to(ten)
+    for output in (ten, tmp_path / "link.pdf"):
+        with pytest.raises(ConfigError, match="written over"):
+            batch.plan([ten], output, "pdf")
+
+
+@pytest.mark.parametrize("kind", ["text", "pdf"])
+def test_links_are_followed_and_pipes_written_to(bar_model, tmp_path, kind):
+    sheet("12").save(tmp_path / "a.png")
+    link, pipe = tmp_path / "link", tmp_path / "pipe"
+    link.symlink_to(tmp_path / "elsewhere")
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor() as pool:
+        piped = pool.submit(pipe.read_bytes)
+        for output in (link, pipe):
+            (done,) = batch.read_documents([batch.Job(tmp_path / "a.png", output)], kind, {"model": str(bar_model)})
+            assert done.problems == ()
+        assert len(piped.result(10)) == (tmp_path / "elsewhere").stat().st_size
+    assert link.is_symlink()
+    assert pipe.is_fifo()
+
+
+@pytest.mark.parametrize("kind", ["json", "pdf"])
+def test_full_disk_is_one_sentence_and_leaves_nothing(bar_model, tmp_path, kind):
+    sheet("12").save(tmp_path / "a.png")
+    job, most = batch.Job(tmp_path / "a.png", tmp_path / "out"), resource.getrlimit(resource.RLIMIT_FSIZE)
+    reader = PageReader(bar_model)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, most[1]))
+    try:
+        done = batch.read_document(reader, job, kind)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, most)
+    assert done.problems == (f"{job.output} cannot be written: File too large",)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_pdf_that_is_drawn_but_too_damaged_to_copy_becomes_pictures(bar_model, ten, tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise pikepdf.PdfError("unable to find trailer dictionary")
+
+    job = batch.Job(ten, tmp_path / "out.pdf")
+    with monkeypatch.context() as patch:
+        patch.setattr(pikepdf, "open", refuse)
+        (done,) = batch.read_documents([job], "pdf", {"model": str(bar_model), "dpi": 72}, pages=[1, 2])
+    assert (done.problems, len(Pdf(job.output))) == ((), 2)

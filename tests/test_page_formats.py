@@ -1,6 +1,8 @@
 """Searchable PDF, hOCR, ALTO, Markdown: checked with the tools and schemas of others."""
 
 import io
+import json
+import os
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from pathlib import Path
@@ -91,6 +93,14 @@ def test_hocr_is_valid(page, tmp_path):
     spans = [each for each in root.iter() if each.get("class") == "ocrx_word"]
     assert spans[0].get("title") == "bbox 40 20 64 60; x_wconf " + spans[0].get("title").split()[-1]
     assert [span.text for span in spans[3:5]] == ["First", "<line>"]
+
+
+def test_json_names_a_file_whose_name_is_no_text(page, tmp_path):
+    path, name = tmp_path / "out.json", os.fsdecode(b"caf\xe9.png")
+    with Writer(path, name, "json", [f"{name} is damaged"]) as writer:
+        writer.add(page)
+    document = json.loads(path.read_bytes())
+    assert (document["path"], document["problems"]) == (name, [f"{name} is damaged"])
 
 
 @pytest.mark.parametrize(("kind", "said"), [("hocr", "; textangle 270"), ("alto", ' ROTATION="270"')])

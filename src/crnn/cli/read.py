@@ -185,8 +185,9 @@ def read_page(
         str, typer.Option("--model", "-m", help="auto (each line by the surest), bundled model, folder or model.onnx.")
     ] = "auto",
     format: Annotated[_PageFormat, typer.Option("--format", "-f", help="What is written.")] = _PageFormat.text,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="File for one document, folder for more; else stdout.")
+    output: Annotated[  # a path would lose the slash by which a folder is told
+        str | None,
+        typer.Option("--output", "-o", metavar="PATH", help="File for one document, folder for more; else stdout."),
     ] = None,
     detector: Annotated[
         _Detector, typer.Option(help="lines: documents and screenshots; db: photographs and scenes (crnn[detect]).")

@@ -42,31 +42,50 @@ class Outcome:
     doubts: tuple[str, ...] = ()
 
 
-def plan(sources: Sequence[Path], output: Path | None, kind: str) -> list[Job]:
+def plan(sources: Sequence[Path], output: str | Path | None, kind: str) -> list[Job]:
     """The documents of files and folders, and where each is written.
 
-    `output` is a file for one document, else a folder, which then looks as the folders that were read. What is
-    there already is not read again.
+    `output` is a file for one document, else a folder, which then looks as the folders that were read; with a slash at
+    its end it is a folder in any case. What is there already is not read again.
     """
     found = [(path, path.relative_to(source)) for source in sources if source.is_dir() for path in _files(source)]
     found += [(source, Path(source.name)) for source in sources if not source.is_dir()]
+    if output is None:
+        return [Job(path, None) for path, _ in found]
     alone = len(sources) == 1 and not sources[0].is_dir()
-    if output is None or (alone and not output.is_dir() and not str(output).endswith(os.sep)):
-        return [Job(path, output) for path, _ in found]
-    if output.is_file():
+    is_folder, output = str(output).endswith(os.sep), Path(output)
+    if alone and not output.is_dir() and not is_folder:
+        jobs = [Job(path, output) for path, _ in found]
+    elif output.is_file():
         raise ConfigError(f"{output} is a file: several documents need a folder as --output")
-    suffix = ".pdf" if kind == "pdf" else FORMATS[kind].suffix
-    names = Counter(relative.with_suffix(suffix) for _, relative in found)
-    jobs = []
-    for path, relative in found:
-        name = relative.with_suffix(suffix)
-        if names[name] > 1:  # scan.png and scan.pdf
-            name = relative.with_name(relative.name + suffix)
-        target = output / name
-        if target.exists() and target.resolve() == path.resolve():
-            raise ConfigError(f"{target} would be written over the document that is read: choose another --output")
-        jobs.append(Job(path, target, target.exists()))
+    else:
+        found = list({os.path.abspath(path): (path, name) for path, name in found}.values())  # once, if named twice
+        targets = [output / name for name in _names(found, ".pdf" if kind == "pdf" else FORMATS[kind].suffix)]
+        jobs = [Job(path, target, target.exists()) for (path, _), target in zip(found, targets, strict=True)]
+    for job in jobs:
+        if job.output and job.output.exists() and job.source.exists() and job.output.samefile(job.source):
+            raise ConfigError(f"{job.output} would be written over the document that is read: choose another --output")
     return jobs
+
+
+def _names(found: Sequence[tuple[Path, Path]], suffix: str) -> list[Path]:
+    """A file name for every document, by its path and the one below its folder. Where several would have one name, as
+    scan.png and scan.pdf, they keep their own endings, and then get the name of their folder in front."""
+    choices = []
+    for path, below in found:
+        longer = below.with_name(below.name + suffix)
+        folder = Path(os.path.abspath(path)).parents[len(below.parts) - 1].name
+        choices.append((below.with_suffix(suffix), longer, folder / longer))
+    level = [0] * len(choices)
+    while True:
+        names = [choice[k] for choice, k in zip(choices, level, strict=True)]
+        times = Counter(names)
+        if max(times.values(), default=1) == 1:
+            return names
+        for i, name in enumerate(names):
+            if times[name] > 1 and level[i] == 2:
+                raise ConfigError(f"several documents would be written to {name}: read {found[i][0]} on its own")
+            level[i] += times[name] > 1
 
 
 def parse_pages(text: str | None) -> list[int] | None:
@@ -132,12 +151,11 @@ def read_document(
     watch: Watch | None = None,
 ) -> Outcome:
     """Read one document and write it, page by page. A page that cannot be read is a problem, the others are written."""
-    read, problems = 0, []
-    hardly: list[int] = []
+    read, problems, hardly = 0, list[str](), list[int]()
     try:
         sheets = reader.sheets(job.source, pages)
         first = next(sheets, None)  # opens the document before anything is written
-        with _open_writer(job, kind, reader.password) as writer:
+        with _open_writer(job, kind, reader.password, problems) as writer:
             sheet = first
             while sheet is not None:
                 if sheet.page is not None:
@@ -152,7 +170,6 @@ def read_document(
                 if progress is not None:
                     progress(f"Reading {job.source.name}", read + len(problems), sheet.of)
                 sheet = next(sheets, None)
-            writer.problems = problems
             if not read:
                 raise PageError(problems[0] if problems else f"{job.source} has no pages")
     except CrnnError as error:
@@ -169,10 +186,10 @@ def _doubts(reader: PageReader, source: Path, pages: int, hardly: Sequence[int])
     return (f"{source} is hardly read{which}{hint}",)
 
 
-def _open_writer(job: Job, kind: str, password: str | None) -> Writer | PdfWriter:
+def _open_writer(job: Job, kind: str, password: str | None, problems: Sequence[str]) -> Writer | PdfWriter:
     if kind == "pdf" and job.output is not None:
         return PdfWriter(job.output, job.source, password)
-    return Writer(job.output, str(job.source), kind)
+    return Writer(job.output, str(job.source), kind, problems)
 
 
 _reader: PageReader | None = None  # of this process

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from types import TracebackType
-from typing import TextIO
+from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
 import crnn
 from crnn.document import Box, Line, Page
-from crnn.errors import ConfigError, PageError
+from crnn.errors import ConfigError
 from crnn.image import Image
+from crnn.page.output import Output
 
 _HEADING = 1.4  # lines so many times higher than usual are headings
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # in XML
@@ -34,36 +35,36 @@ class Format:
 
 
 class Writer:
-    """Writes the pages of one document one by one, into a file that appears when it is whole, or to stdout."""
+    """Writes the pages of one document one by one, into a file that appears when it is whole, or to stdout.
 
-    def __init__(self, path: Path | None, name: str, kind: str) -> None:
+    `problems`: what could not be read of it, as far as that is known when the last page is written.
+    """
+
+    def __init__(self, path: Path | None, name: str, kind: str, problems: Sequence[str] = ()) -> None:
         if kind not in FORMATS:
             raise ConfigError(f"format {kind!r} does not exist: choose from {', '.join(FORMATS)}")
-        self.path, self._format = path, FORMATS[kind]
-        self._partial = None if path is None else path.with_name(path.name + ".part")
-        try:
-            if self._partial is not None:
-                self._partial.parent.mkdir(parents=True, exist_ok=True)
-            self._out: TextIO = sys.stdout if self._partial is None else self._partial.open("w", encoding="utf-8")
-        except OSError as error:
-            raise PageError(f"{path} cannot be written: {error.strerror}") from None
+        self._format, self._name, self._problems = FORMATS[kind], name, problems
+        self._output = None if path is None else Output(path)
         self._pages = 0
-        self._name = name
-        self.problems: list[str] = []
 
     def add(self, page: Page, pixels: Image | None = None, own_text: bool = False) -> None:
-        self._out.write(self._format.between if self._pages else self._format.start(self._name))
-        self._out.write(self._format.page(page))
+        self._write(self._format.between if self._pages else self._format.start(self._name))
+        self._write(self._format.page(page))
         self._pages += 1
 
     def close(self) -> None:
-        if not self._pages:
-            self._out.write(self._format.start(self._name))
-        self._out.write(self._format.end(self.problems))
-        self._out.flush()
-        if self._partial is not None and self.path is not None:
-            self._out.close()
-            self._partial.replace(self.path)
+        self._write(self._format.end(self._problems))
+        if self._output is None:
+            sys.stdout.flush()
+        else:
+            self._output.close()
+
+    def _write(self, text: str) -> None:
+        if self._output is None:
+            sys.stdout.write(text)
+            return
+        with self._output.writing():
+            self._output.file.write(text.encode())
 
     def __enter__(self) -> Writer:
         return self
@@ -71,26 +72,32 @@ class Writer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None:
-            self.close()
-        elif self._partial is not None:
-            self._out.close()
-            self._partial.unlink(missing_ok=True)
+        try:
+            if kind is None:
+                self.close()
+        finally:
+            if self._output is not None:
+                self._output.drop()
 
 
 # ---- JSON, Markdown --------------------------------------------------------------------------------------------------
 
 
+def _json(value: Any) -> str:
+    """Names of files that are no UTF-8 have half characters, which JSON can have but escaped."""
+    return json.dumps(value, ensure_ascii=False).encode(errors="backslashreplace").decode()
+
+
 def _json_start(name: str) -> str:
-    return f'{{"path": {json.dumps(name, ensure_ascii=False)}, "pages": [\n'
+    return f'{{"path": {_json(name)}, "pages": [\n'
 
 
 def _json_page(page: Page) -> str:
-    return json.dumps(page.to_dict(), ensure_ascii=False)
+    return _json(page.to_dict())
 
 
 def _json_end(problems: Sequence[str]) -> str:
-    return f'\n], "problems": {json.dumps(list(problems), ensure_ascii=False)}}}\n'
+    return f'\n], "problems": {_json(list(problems))}}}\n'
 
 
 def to_markdown(page: Page) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,6 +18,7 @@ import crnn
 from crnn.document import Line, Page
 from crnn.errors import ConfigError, PageError
 from crnn.image import Image
+from crnn.page.output import Output
 from crnn.page.pdf import POINTS
 
 INVISIBLE = Path(__file__).with_name("invisible.ttf")  # a box for every character, since viewers pass over empty ones
@@ -30,7 +32,8 @@ _JPEG_FRAME = re.compile(rb"\xff[\xc0-\xc2]..\x08(..)(..)(.)", re.DOTALL)
 class PdfWriter:
     """Writes the pages of one document one by one; the file appears when it is whole.
 
-    A page of a PDF file that has no text of its own stays as it is, with the text over it.
+    A page of a PDF file that has no text of its own stays as it is, with the text over it; a picture of it takes its
+    place where the file is damaged.
     """
 
     def __init__(self, path: Path, source: Path, password: str | None = None) -> None:
@@ -39,21 +42,21 @@ class PdfWriter:
         except ImportError:
             raise ConfigError("writing PDF files needs more packages: pip install 'crnn[page]'") from None
         self._pikepdf = pikepdf
-        self.path, self.problems = path, list[str]()
-        self._partial = path.with_name(path.name + ".part")
         self._pdf = pikepdf.new()
         self._font = self._pdf.make_indirect(pikepdf.Dictionary())
         self._codes: dict[str, int] = {}  # of the characters, from 1
         self._data = source.read_bytes() if source.is_file() else b""
-        self._source = pikepdf.open(source, password=password or "") if b"%PDF-" in self._data[:1024] else None
-        if self._source is not None:
+        self._source = None
+        if b"%PDF-" in self._data[:1024]:
             self._data = b""
+            with suppress(pikepdf.PdfError):  # too damaged for it, not for drawing: its pages become pictures
+                self._source = pikepdf.open(source, password=password or "")
+        self._output = Output(path)
 
     def add(self, page: Page, pixels: Image | None, own_text: bool = False) -> None:
         """`own_text`: the page of the PDF has text, which stays as it is where there are no pixels."""
-        if self._source is not None and (not own_text or pixels is None):
-            self._pdf.pages.append(self._source.pages[page.number - 1])
-            made = self._pdf.pages[-1]
+        made = None if own_text and pixels is not None else self._page_of_source(page.number)
+        if made is not None:
             to_user = _from_picture(made, page)
         elif pixels is not None:
             made, to_user = self._picture_page(page, pixels)
@@ -70,11 +73,13 @@ class PdfWriter:
         self._finish_font()
         self._pdf.docinfo["/Producer"] = f"crnn {crnn.__version__}"
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._pdf.save(self._partial, compress_streams=True)
-            self._partial.replace(self.path)
-        except OSError as error:
-            raise PageError(f"{self.path} cannot be written: {error.strerror}") from None
+            with self._output.writing():
+                self._pdf.save(self._output.file, compress_streams=True)
+        except self._pikepdf.PdfError as error:
+            raise PageError(
+                f"{self._output.path} cannot be written: what it was read from is damaged ({error})"
+            ) from None
+        self._output.close()
 
     def __enter__(self) -> PdfWriter:
         return self
@@ -82,12 +87,24 @@ class PdfWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None:
-            self.close()
-        self._partial.unlink(missing_ok=True)
-        self._pdf.close()
-        if self._source is not None:
-            self._source.close()
+        try:
+            if kind is None:
+                self.close()
+        finally:
+            self._output.drop()
+            self._pdf.close()
+            if self._source is not None:
+                self._source.close()
+
+    def _page_of_source(self, number: int) -> Any:
+        """The page as the PDF file has it; None where there is no such file, or it is damaged there."""
+        if self._source is None:
+            return None
+        try:
+            self._pdf.pages.append(self._source.pages[number - 1])
+        except (IndexError, self._pikepdf.PdfError):
+            return None
+        return self._pdf.pages[-1]
 
     def _picture_page(self, page: Page, pixels: Image) -> tuple[Any, NDArray[np.float64]]:
         pikepdf = self._pikepdf
