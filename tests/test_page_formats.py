@@ -158,11 +158,19 @@ def test_words_of_a_line_in_a_curve_stand_where_they_are(tmp_path):
 
 
 @pytest.mark.parametrize("turn", [0, 90, 180, 270])
-def test_text_over_the_pages_of_a_pdf_follows_their_rotation(tmp_path, turn):
+@pytest.mark.parametrize(
+    ("media", "crop"),
+    [
+        ([0, 0, 300, 200], [10, 20, 290, 180]),
+        ([300, 200, 0, 0], [10, 20, 400, 900]),
+        ([5, 7, 300, 200], [-9, -9, 900, 900]),
+    ],
+)
+def test_text_over_the_pages_of_a_pdf_follows_their_boxes_and_rotation(tmp_path, turn, media, crop):
     source, path = tmp_path / "scan.pdf", tmp_path / "out.pdf"
     with pikepdf.new() as made:
         made.add_blank_page(page_size=(300, 200))
-        made.pages[0].CropBox = [10, 20, 290, 180]
+        made.pages[0].MediaBox, made.pages[0].CropBox = media, crop
         made.pages[0].Rotate = turn
         made.save(source)
     with Pdf(source) as pdf:

@@ -190,7 +190,9 @@ class PdfWriter:
 
 def _from_picture(made: Any, page: Page) -> NDArray[np.float64]:
     """The (2, 3) matrix from the pixels of a page's picture to the coordinates of the page in the file."""
-    left, bottom, right, top = (float(edge) for edge in made.cropbox)
+    media, crop = (np.array([*map(float, box)]).reshape(2, 2) for box in (made.mediabox, made.cropbox))
+    left, bottom = np.maximum(media.min(axis=0), crop.min(axis=0))  # what is drawn is what both have, in any order
+    right, top = np.minimum(media.max(axis=0), crop.max(axis=0))
     points = POINTS / (page.dpi or POINTS)
     turned = int(made.obj.get("/Rotate", 0)) % 360
     if turned == 90:
