@@ -43,7 +43,7 @@ def overlap(a, b):
 def test_boxes_hold_the_letters_wherever_in_them_the_spikes_are(shift):
     crop, drawn = letters("abcdef")
     spans = [(int(left + 6) // 4 + shift, int(left + 6) // 4 + shift + 1) for left, *_ in drawn]
-    found = boxes.place(crop, spans, 4)
+    found = boxes.place_all([crop], [spans], 4)
     assert (found[:, 0] <= drawn[:, 0] + 1).all()  # neighbours meet somewhere in the gap between them
     assert (found[:, 2] >= drawn[:, 2] - 1).all()
     assert overlap(found, drawn).mean() > 0.6
@@ -52,8 +52,8 @@ def test_boxes_hold_the_letters_wherever_in_them_the_spikes_are(shift):
 
 def test_one_letter_and_none():
     crop, _ = letters("a")
-    assert boxes.place(crop, [], 4).shape == (0, 4)
-    left, top, right, bottom = boxes.place(crop, [(3, 4)], 4)[0]
+    assert boxes.place_all([crop], [[]], 4).shape == (0, 4)
+    left, top, right, bottom = boxes.place_all([crop], [[(3, 4)]], 4)[0]
     assert (left, right) == (6.0, 22.0)  # half the crop's height around the spike
     assert (top, bottom) == pytest.approx((5, 27), abs=2)
 
@@ -67,7 +67,7 @@ def test_boxes_lie_in_the_crop_side_by_side(seed, width, channels, count):
     steps = -(-width // 4)
     count = min(count, steps)
     starts = np.sort(rng.choice(steps, count, replace=False))
-    found = boxes.place(crop, [(int(s), int(s) + 1) for s in starts], 4)
+    found = boxes.place_all([crop], [[(int(s), int(s) + 1) for s in starts]], 4)
     assert (found[:, 0] <= found[:, 2]).all()
     assert (found[:, 1] < found[:, 3]).all()
     assert (found[1:, 0] == found[:-1, 2]).all()

@@ -19,16 +19,12 @@ _MIDDLE = 0.4  # how much half-way counts beside the contrast of a column, whose
 _EDGE = 0.6  # rows with less than this part of a character's sharpest edges are above or below it
 
 
-def place(crop: Image, spans: Sequence[tuple[int, int]], stride: int) -> NDArray[np.float64]:
-    """Boxes (n, 4) of left, top, right, bottom in the prepared crop's pixels, in order and side by side.
+def place_all(crops: Sequence[Image], spans: Sequence[Sequence[tuple[int, int]]], stride: int) -> NDArray[np.float64]:
+    """Boxes (n, 4) of left, top, right, bottom in the prepared crops' pixels, in order and side by side, one crop's
+    after another's; the crops are of one height.
 
     `spans` are each character's timesteps, `stride` pixels wide. A box is at least one pixel high.
     """
-    return place_all([crop], [spans], stride)
-
-
-def place_all(crops: Sequence[Image], spans: Sequence[Sequence[tuple[int, int]]], stride: int) -> NDArray[np.float64]:
-    """The boxes of several crops of one height, one crop's after another's."""
     numbers = np.array([len(each) for each in spans], np.int64)
     if not numbers.sum():
         return np.zeros((0, 4))

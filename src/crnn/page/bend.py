@@ -48,7 +48,7 @@ class Bend:
         """The page with its text level."""
         rows, columns = pixels.shape[:2]
         y, x = np.mgrid[:rows, :columns].astype(np.float32)
-        coarse = self.drop(*(each.astype(np.float64) for each in np.meshgrid(*(np.linspace(-1, 1, 65),) * 2)))
+        coarse = self.drop(*np.meshgrid(*(np.linspace(-1, 1, 65),) * 2))
         y += rows * cv2.resize(coarse, (columns, rows), interpolation=cv2.INTER_CUBIC).astype(np.float32)
         return np.asarray(cv2.remap(pixels, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE), np.uint8)
 

@@ -39,7 +39,6 @@ def which_are_letters(parts: Boxes, area: NDArray[np.int64], size: float, shape:
     # Frames and drawings are thin for what they enclose.
     letters &= (height <= 3.5 * size) | (area >= 0.12 * width * height)
     letters &= ~which_are_bars(parts, size)
-    letters[0] = False
     if np.count_nonzero(letters) > MAX_LETTERS:  # a photograph, whose texture is no text: the largest
         letters &= height >= np.partition(height[letters], -MAX_LETTERS)[-MAX_LETTERS]
     return letters

@@ -208,14 +208,11 @@ def _cut(
     foreign = (owners != 0) & (owners != number)
     if foreign.any():
         spread = cv2.dilate(foreign.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool) & (owners != number)
-        if scale != 1:
-            size = (crop.shape[1], crop.shape[0])
-            spread, bare = (
-                cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST).astype(bool)
-                for mask in (spread, owners == 0)
-            )
-        else:
-            bare = owners == 0
+        size = (crop.shape[1], crop.shape[0])
+        spread, bare = (
+            cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST).astype(bool)
+            for mask in (spread, owners == 0)
+        )
         crop = crop.copy()
         crop[spread] = np.median(crop[bare], axis=0) if bare.any() else 255
     return crop, frame
