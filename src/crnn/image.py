@@ -101,9 +101,9 @@ def size(data: bytes, name: str = "<bytes>") -> tuple[int, int]:
     return width, height
 
 
-def find(folder: str | Path) -> list[Path]:
+def find(folder: str | Path, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
     """The image files under a folder, by their names' endings, sorted; hidden files and folders are left out."""
-    files = (path for path in Path(folder).rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    files = (path for path in Path(folder).rglob("*") if path.suffix.lower() in suffixes and path.is_file())
     return sorted(path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts))
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from crnn import image
 from crnn.document import Page
 from crnn.errors import ConfigError, CrnnError, PageError
 from crnn.image import Image
@@ -48,7 +49,12 @@ def plan(sources: Sequence[Path], output: str | Path | None, kind: str) -> list[
     `output` is a file for one document, else a folder, which then looks as the folders that were read; with a slash at
     its end it is a folder in any case. What is there already is not read again.
     """
-    found = [(path, path.relative_to(source)) for source in sources if source.is_dir() for path in _files(source)]
+    found = [
+        (path, path.relative_to(source))
+        for source in sources
+        if source.is_dir()
+        for path in image.find(source, SUFFIXES)
+    ]
     found += [(source, Path(source.name)) for source in sources if not source.is_dir()]
     if output is None:
         return [Job(path, None) for path, _ in found]
@@ -89,21 +95,16 @@ def _names(found: Sequence[tuple[Path, Path]], suffix: str) -> list[Path]:
 
 
 def parse_pages(text: str | None) -> list[int] | None:
-    """`1-3,7` → [1, 2, 3, 7]; None means all."""
+    """`1-3,7` → [1, 2, 3, 7], each once; None means all."""
     if text is None:
         return None
     numbers: list[int] = []
     for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        match = re.fullmatch(r"\s*(\d{1,6})(?:-(\d{1,6}))?\s*", part)  # no document has millions
         if not match or int(match[1]) < 1 or int(match[2] or match[1]) < int(match[1]):
             raise ConfigError(f"pages {text!r} are not understood: give numbers and ranges, such as 1-3,7")
         numbers += range(int(match[1]), int(match[2] or match[1]) + 1)
-    return numbers
-
-
-def _files(folder: Path) -> list[Path]:
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    return [path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+    return list(dict.fromkeys(numbers))
 
 
 def read_documents(
