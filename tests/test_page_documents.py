@@ -261,3 +261,13 @@ def test_pdf_that_is_drawn_but_too_damaged_to_copy_becomes_pictures(bar_model, t
         patch.setattr(pikepdf, "open", refuse)
         (done,) = batch.read_documents([job], "pdf", {"model": str(bar_model), "dpi": 72}, pages=[1, 2])
     assert (done.problems, len(Pdf(job.output))) == ((), 2)
+
+
+@pytest.mark.parametrize(("dpi", "width"), [(200, 151.2), (None, 842), (3, 842)])
+@pytest.mark.parametrize("kind", ["png", "jpg"])
+def test_picture_becomes_a_page_of_the_size_that_it_says(bar_model, tmp_path, kind, dpi, width):
+    path, out = tmp_path / f"a.{kind}", tmp_path / "out.pdf"
+    sheet("12").save(path, **({"dpi": (dpi, dpi)} if dpi else {}))
+    assert batch.read_document(PageReader(bar_model), batch.Job(path, out), "pdf").problems == ()
+    with pikepdf.open(out) as pdf:
+        assert float(pdf.pages[0].mediabox[2]) == pytest.approx(width, abs=0.1)

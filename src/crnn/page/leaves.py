@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,6 +18,10 @@ from crnn.document import Line
 from crnn.errors import ImageError, PageError
 from crnn.image import Image, ImageSource
 from crnn.page.pdf import Pdf
+
+_START = 1 << 16  # bytes of a file that tell what it is, and its resolution
+_BELIEVABLE = (50, 1200)  # pixels an inch; others are mistakes, or stand for a ratio
+_INCH = 0.0254  # metres
 
 
 @dataclass(frozen=True)
@@ -52,15 +58,29 @@ def open_leaves(
             yield Leaf(number, len(chosen), partial(_frame, data, number, name, max_pixels))
     else:
         for number in _chosen(pages, 1, name):
-            yield Leaf(number, 1, lambda: (image.load(source, max_pixels=max_pixels), None))
+            yield Leaf(number, 1, lambda: (image.load(source, max_pixels=max_pixels), _resolution(start)))
 
 
 def _first_bytes(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            return file.read(1024)
+            return file.read(_START)
     except OSError:
         return b""  # whoever reads it says why not
+
+
+def _resolution(data: bytes) -> float | None:
+    """Pixels an inch that a PNG or JPEG file says it has, where they are the same both ways and may be true."""
+    across = down = factor = 0.0
+    with suppress(struct.error):
+        if data.startswith(b"\x89PNG") and (at := data.find(b"pHYs", 0, data.find(b"IDAT"))) > 0:
+            across, down, unit = struct.unpack_from(">IIB", data, at + 4)
+            factor = _INCH * (unit == 1)
+        elif data.startswith(b"\xff\xd8") and data[6:11] == b"JFIF\0":
+            unit, across, down = struct.unpack_from(">BHH", data, 13)
+            factor = {1: 1.0, 2: 100 * _INCH}.get(int(unit), 0.0)
+    dpi = round(across * factor, 1)
+    return dpi if across == down and _BELIEVABLE[0] <= dpi <= _BELIEVABLE[1] else None
 
 
 def _chosen(pages: Sequence[int] | None, count: int, name: str) -> Sequence[int]:
