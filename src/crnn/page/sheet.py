@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from crnn.image import Image
 from crnn.page.ink import Grey
-from crnn.page.scale import smaller
 from crnn.page.skew import with_paper_beyond
 
 Corners = NDArray[np.float64]  # (4, 2) x, y, clockwise from the top left
@@ -37,9 +36,9 @@ def find_sheet(pixels: Image) -> Corners | None:
     scale = _SIDE / max(pixels.shape[:2])
     if scale >= 1 or scale * min(pixels.shape[:2]) < _TEXT:  # a strip has nothing around it
         return None
-    small = smaller(pixels, scale)
+    small = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     best, corners = _FILLED, None
-    for plane in _planes(small):
+    for plane in _planes(np.asarray(small, np.uint8)):
         darkest, lightest = np.percentile(plane, (2, 98))
         for level in np.linspace(darkest, lightest, _LEVELS + 2)[1:-1]:
             filled, found = _light_sheet(plane, level)
