@@ -20,7 +20,7 @@ from crnn.image import Image, ImageSource
 from crnn.page.pdf import Pdf
 
 _START = 1 << 16  # bytes of a file that tell what it is, and its resolution
-_BELIEVABLE = (50, 1200)  # pixels an inch; others are mistakes, or stand for a ratio
+_BELIEVABLE = (100, 1200)  # pixels an inch; 72 and 96 stand in files whose program did not know
 _INCH = 0.0254  # metres
 
 
