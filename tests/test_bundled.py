@@ -10,7 +10,7 @@ import pytest
 
 import crnn
 from crnn import image, pretrained
-from crnn.charset import ENGLISH, Charset
+from crnn.charset import ENGLISH, LATIN, Charset
 from crnn.image import load
 from crnn.metrics import edit_distance
 from crnn.synth.corpus import Corpus
@@ -209,9 +209,31 @@ def test_clean_print_is_read_whole(name):
     assert right >= 54
 
 
+def test_accents_are_read():
+    texts = [
+        "Größe",
+        "coûte 12,50 €",
+        "señor",
+        "più",
+        "coração",
+        "říjen",
+        "żółć",
+        "gyűlés",
+        "«oui»",
+        "15 °C",
+    ]
+    (face,) = find_faces(["/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf"], Charset(LATIN))
+    read = [line.text for line in crnn.load("latin").read_batch([255 - draw(text, face, 36).mask for text in texts])]
+    assert read == texts
+
+
+def test_pages_are_read_by_models_of_different_scripts():
+    assert pretrained.different() == ["en", "zh"]
+
+
 def test_every_bundled_model_is_whole_and_described():
     described = {model["name"]: model for model in pretrained.describe()}
-    assert {"en", "en-fast", "zh"} == described.keys()
+    assert {"en", "en-fast", "latin", "zh"} == described.keys()
     for name, model in described.items():
         assert pretrained.find_model(name).is_dir()
         assert model["megabytes"] < 20 and model["scores"]

@@ -298,3 +298,8 @@ def _words(folder: Path) -> str:
     path = folder / "words.txt"
     path.write_text("\n".join(WORDS), "utf-8")
     return str(path)
+
+
+def test_nothing_to_write_is_said_instead_of_searched_for_ever():
+    with pytest.raises(DataError, match="nothing of digits can be written"):
+        Corpus(Charset("abc"), ["abc"], mix={"digits": 1.0}).sample(random.Random(0))

@@ -21,6 +21,11 @@ UPPERCASE = string.ascii_uppercase
 LETTERS = LOWERCASE + UPPERCASE
 PUNCTUATION = string.punctuation
 ENGLISH = DIGITS + LETTERS + PUNCTUATION + " "  # the 94 printable ASCII characters, and space
+# And what other languages of Europe have: Catalan, Croatian, Czech, Danish, Dutch, Estonian, Finnish, French, German,
+# Hungarian, Icelandic, Italian, Latvian, Lithuanian, Norwegian, Polish, Portuguese, Romanian, Slovak, Slovene, Spanish,
+# Swedish, Turkish. Quotation marks and dashes are those that are typed, as in English, and „ « ».
+_ACCENTED = "àáâãäåæçèéêëìíîïðñòóôõöøùúûüýþÿāăąćčďđēėęěğģīįķĺļľłńņňőœŕřśşșšťțūůűųźżž"
+LATIN = ENGLISH + _ACCENTED + _ACCENTED.upper() + "ßıİ" + "«»„¿¡ªº°§€£·•×±½²³µ©®™"
 
 
 class CharsetDiff(NamedTuple):
@@ -31,7 +36,7 @@ class CharsetDiff(NamedTuple):
     moved: str
 
 
-NAMED = {"english": ENGLISH, "digits": DIGITS, "alphanumeric": DIGITS + LOWERCASE}
+NAMED = {"english": ENGLISH, "latin": LATIN, "digits": DIGITS, "alphanumeric": DIGITS + LOWERCASE}
 
 
 @dataclass(frozen=True)

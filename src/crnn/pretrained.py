@@ -39,8 +39,14 @@ def find_model(model: str | Path) -> Path:
 
 
 def different() -> list[str]:
-    """The bundled models without those that read the same characters as one before: `en`, not `en-fast`."""
-    return list({_charset(name): name for name in reversed(names())}.values())[::-1]
+    """The bundled models without those that read the same characters as one before, and no more than others beside:
+    `en`, neither `en-fast` nor `latin`."""
+    found: dict[str, tuple[str, ...]] = {}
+    for name in names():
+        charset = _charset(name)
+        if not any(charset[: len(one)] == one for one in found.values()):
+            found[name] = charset
+    return list(found)
 
 
 def knowing(characters: Collection[str]) -> tuple[str, int]:

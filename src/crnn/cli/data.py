@@ -23,7 +23,9 @@ def synth(
     preset: Annotated[
         str | None, typer.Option(metavar="NAME", help="Take charset, texts and looks from this training preset.")
     ] = None,
-    charset: Annotated[str | None, typer.Option(metavar="NAME|FILE", help="english, digits or a charset file.")] = None,
+    charset: Annotated[
+        str | None, typer.Option(metavar="NAME|FILE", help="english, latin, digits or a charset file.")
+    ] = None,
     fonts: Annotated[
         list[str] | None, typer.Option(metavar="PATH", help="Font folder or file (repeatable); else the system's.")
     ] = None,

@@ -14,6 +14,7 @@ from crnn.errors import DataError
 from crnn.marks import CLOSING, OPENING, WIDE, typeset
 
 MAX_LENGTH = 40
+TRIES = 10_000  # before it is said that nothing fits
 # How often each kind of string is drawn; presets override it.
 DEFAULT_MIX = {
     "word": 0.52,
@@ -92,7 +93,7 @@ class Corpus:
         self._symbols = "".join(c for c in charset.characters if c != " " and not _looks_like_another(c, charset))
         self._kinds = [makers[kind] for kind in mix]
         self._weights = list(mix.values())
-        self.max_length = max_length
+        self.mix, self.max_length = mix, max_length
 
     @classmethod
     def load(
@@ -130,13 +131,17 @@ class Corpus:
 
     def sample(self, rng: random.Random) -> str:
         """A non-empty string of at most `max_length` characters, without spaces at its ends, all in the charset."""
-        while True:
+        for _ in range(TRIES):
             text = rng.choices(self._kinds, self._weights)[0](rng)[: self.max_length]
             text = "".join(c for c in text if c in self._known).strip()
-            if text and _SIZELESS.fullmatch(text) and self._known.issuperset(text.upper()):
+            if text and _SIZELESS.fullmatch(_unaccented(text)) and self._known.issuperset(text.upper()):
                 return text.upper()  # nothing beside them would show that they are small
             if text:
                 return text
+        raise DataError(
+            f"synth: nothing of {', '.join(self.mix)} can be written with the {len(self.charset)} characters of the "
+            "charset: change synth.mix, or add what is missing"
+        )
 
     def label(self, text: str) -> str:
         """What is to be read where `text` is written: marks beside Chinese by the rule."""
@@ -281,10 +286,16 @@ def printed(text: str) -> str:
     """With quotation marks and dashes as books and letters have them, one for one."""
 
     def form(found: re.Match[str]) -> str:
-        opens = not found.start() or text[found.start() - 1] in " ([{<\"'-"
-        return PRINTED[found[0]][0 if opens else 1]
+        before = text[: found.start()]
+        opens = not before or before[-1] in " ([{<\"'-"
+        # „German“ and “English” close with different marks.
+        return PRINTED[found[0]][0 if opens or (found[0] == '"' and "„" in before) else 1]
 
     return _PRINTED.sub(form, text)
+
+
+def _unaccented(text: str) -> str:
+    return "".join(c for c in unicodedata.normalize("NFD", text) if not unicodedata.combining(c))
 
 
 def _broken(line: str) -> str:

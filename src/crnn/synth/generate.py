@@ -17,13 +17,14 @@ from crnn.config import SynthConfig
 from crnn.data import parallel
 from crnn.errors import DataError
 from crnn.marks import kept
-from crnn.synth.corpus import PRINTED, Corpus, printed
+from crnn.synth.corpus import PRINTED, TRIES, Corpus, printed
 from crnn.synth.fonts import Face, find_faces
 from crnn.synth.looks import LOOKS
 
 # How often each look is drawn; presets override it.
 DEFAULT_LOOKS = {"photo": 0.56, "document": 0.12, "scan": 0.20, "screen": 0.12}
 SHARED_MARKS = frozenset("“”‘’…—·°×±")  # of Latin faces and of those of other scripts
+LAST_LATIN = "\u024f"  # of the letters, accented ones included
 LATIN_BESIDE = 0.4  # of the texts in two scripts, how many have their Latin letters in a face of their own
 PRINT = 0.6  # of the texts with such marks, how many have them as print has them where the charset has the typed ones
 CHUNK = 100  # crops that a process renders and hands over together
@@ -79,7 +80,7 @@ class Renderer:
 
     def __getitem__(self, index: int) -> Rendered:
         rng = random.Random(self.seed * 1_000_003 + index)
-        while True:
+        for _ in range(TRIES):
             text = self.corpus.sample(rng)
             face = self._face_for(text, rng)
             if face is None:
@@ -89,6 +90,7 @@ class Renderer:
             if image.shape[1] <= self.max_aspect * image.shape[0]:
                 label = self.corpus.label(text)
                 return Rendered(image, label, boxes[kept(text, label)])
+        raise DataError(f"synth: none of the {len(self.faces)} fonts draws such texts as {text!r}: add fonts")
 
     def _printed(self, text: str, face: Face, rng: random.Random) -> str:
         """What a charset has as it is typed is mostly printed otherwise: “Don’t” reads "Don't" with such a one."""
@@ -110,7 +112,7 @@ class Renderer:
     def _with_latin(self, face: Face, text: str, rng: random.Random) -> Face:
         """Books set foreign words in a Latin face beside the script's own. Browsers take from the first face what it
         has, so the Latin one often draws the marks that both scripts share."""
-        if text.isascii() or rng.random() > LATIN_BESIDE:
+        if max(text) <= LAST_LATIN or rng.random() > LATIN_BESIDE:
             return face
         shared = SHARED_MARKS if rng.random() < 0.5 else frozenset()
         latin = "".join(c for c in text if (c.isascii() and not c.isspace()) or c in shared)
