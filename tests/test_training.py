@@ -115,6 +115,40 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(folder, tmp
     assert losses[0] == losses[1]
 
 
+def test_a_finished_run_is_left_as_it_is(folder, tmp_path, capfd):
+    best = train(settings(folder, tmp_path / "run", valid=[{"path": str(folder)}], validate_every=2))
+    weights = (tmp_path / "run/weights.safetensors").read_bytes()
+    again = train(load_config(file=tmp_path / "run/config.toml", output=str(tmp_path / "run")), resume=True)
+    assert "finished" in capfd.readouterr().err
+    assert (tmp_path / "run/weights.safetensors").read_bytes() == weights
+    assert again.scores["combined"]["cer"] == pytest.approx(best.scores["combined"]["cer"])
+
+
+def test_what_a_killed_run_left_is_not_published_by_the_next(folder, tmp_path):
+    train(settings(folder, tmp_path / "first", valid=[{"path": str(folder)}], charset="english"))
+    shutil.copytree(tmp_path / "first/best", tmp_path / "run/best")
+    train(settings(folder, tmp_path / "run", valid=[{"path": str(folder)}]))
+    assert len(checkpoint.load_card(tmp_path / "run").charset) < len(ENGLISH)
+
+
+def test_labels_that_change_while_a_run_is_stopped_are_told(tmp_path):
+    data = crops(tmp_path / "data", ["oak", "elm"], 8)
+    train(settings(data, tmp_path / "run"))
+    labels = (data / "labels.tsv").read_text("utf-8")
+    (data / "labels.tsv").write_text(labels.replace("\toak", "\tyak"), "utf-8")
+    longer = load_config(file=tmp_path / "run/config.toml", output=str(tmp_path / "run"), steps=8)
+    with pytest.raises(DataError, match="other characters than when the run began"):
+        train(longer, resume=True)
+
+
+def test_what_cannot_be_validated_on_is_left_out_by_name(tmp_path, capfd):
+    data, held_out = (crops(tmp_path / name, ["oak", "elm"], 8) for name in ("data", "held_out"))
+    (held_out / "images/0000003.jpg").write_bytes(b"no image")
+    result = train(settings(data, tmp_path / "run", valid=[{"path": str(held_out)}]))
+    assert "0000003.jpg" in capfd.readouterr().err
+    assert result.scores["combined"]["samples"] == 7
+
+
 def test_a_run_does_not_overwrite_another(folder, tmp_path):
     train(settings(folder, tmp_path / "run", steps=1))
     with pytest.raises(DataError, match="already holds a run"):
@@ -469,6 +503,10 @@ def test_settings_are_checked_by_name(tmp_path):
         (["steps=many"], "steps = 'many' should be a whole number"),
         (["steps=0"], "steps = 0 is impossible"),
         (["synth.share=2"], "a part, from 0 to 1"),
+        (["model.dropout=2"], "from 0 to below 1"),
+        (["synth.max_length=0"], "must be 1 or more"),
+        (["train=[{path='x', weight=0}]"], "weight of x = 0"),
+        (["synth.mix={word=0}"], "one of them above 0"),
         (["hardest=0"], "a part of every batch, above 0"),
         (["hardest=0.5", "train=[{path='x'}]"], "hardest needs a model that can read"),
         (["column_steps=5", "charset=digits", "train=[{path='x'}]"], "column_steps needs rendered crops"),

@@ -186,12 +186,13 @@ class Best(Callback):
         names: list[str],
         fold_case: list[bool],
         journal: Journal | None = None,
+        resume: bool = False,
     ) -> None:
         self.folder, self.card, self.names, self.fold_case = folder, card, names, fold_case
         self.journal = journal
         self.step = -1  # of the last validation
         self.cer = float("inf")
-        if (folder / checkpoint.CARD).is_file():  # a resumed run
+        if resume and (folder / checkpoint.CARD).is_file():
             self.cer = checkpoint.load_card(folder).scores[COMBINED]["cer"]
 
     def on_validation_epoch_end(self, trainer: Trainer, learner: Any) -> None:

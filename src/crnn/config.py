@@ -111,6 +111,7 @@ class TrainConfig:
         for name in ("devices", "workers", "column_steps", "patience", "overfit", "old_skills"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} = {getattr(self, name)} is impossible: it must be 0 or more")
+        self._check_ranges()
         for name, part in (("synth.share", self.synth.share), ("occlude", self.occlude)):
             if not 0.0 <= part <= 1.0:
                 raise ConfigError(f"{name} = {part} is impossible: it is a part, from 0 to 1")
@@ -142,6 +143,27 @@ class TrainConfig:
             raise ConfigError('charset = "auto" takes the characters of the labels, and there are none: name a charset')
         if self.charset == "extend" and not self.init:
             raise ConfigError('charset = "extend" extends that of the initial model, and there is none: give --init')
+
+    def _check_ranges(self) -> None:
+        model, optimiser, synth = self.model, self.optimiser, self.synth
+        for name, value, least in (
+            ("seed", self.seed, 0), ("model.hidden", model.hidden, 1), ("model.layers", model.layers, 1),
+            ("model.bottleneck", model.bottleneck, 0), ("synth.max_length", synth.max_length, 1),
+            ("synth.smallest", synth.smallest, 1), ("optimiser.weight_decay", optimiser.weight_decay, 0),
+            ("optimiser.warmup", optimiser.warmup, 0), ("optimiser.clip", optimiser.clip, 0),
+            *((f"augment of {each.path}", each.augment, 0) for each in self.train),
+        ):  # fmt: skip
+            if value < least:
+                raise ConfigError(f"{name} = {value} is impossible: it must be {least} or more")
+        for name, value in (("model.dropout", model.dropout), ("optimiser.momentum", optimiser.momentum)):
+            if not 0.0 <= value < 1.0:
+                raise ConfigError(f"{name} = {value} is impossible: it is from 0 to below 1")
+        for each in self.train:
+            if not each.weight > 0:
+                raise ConfigError(f"weight of {each.path} = {each.weight} is impossible: it must be above 0")
+        for name, weights in (("synth.mix", synth.mix), ("synth.looks", synth.looks)):
+            if weights and not (min(weights.values()) >= 0 and sum(weights.values()) > 0):
+                raise ConfigError(f"{name}: weights are 0 or more, one of them above 0, not {weights}")
 
     def _check_choices(self) -> None:
         chosen = self.optimiser

@@ -46,7 +46,7 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
     """Entries in order; a last line that was cut off is left out."""
     path = folder / LOG
     entries = []
-    for line in path.read_text("utf-8").splitlines() if path.is_file() else ():
+    for line in path.read_text("utf-8").split("\n") if path.is_file() else ():
         try:
             entries.append(json.loads(line))
         except json.JSONDecodeError:

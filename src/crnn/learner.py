@@ -28,6 +28,7 @@ from crnn.optimiser import make_optimiser, schedule
 
 HOPELESS = 4.0  # loss a character of crops that nobody could read: at chance, of 55 characters
 SURELY = 0.03  # and of readings as likely as 0.97 a character: where a label says something else, mostly it is wrong
+CHARSET = "charset"  # of the run, in its checkpoints
 OTHERS = 1 / 4  # part of the hardest crops that are any others, so that nothing is forgotten
 SHOWN = 8  # crops of every validation that are shown with what was read in them
 
@@ -91,6 +92,9 @@ class Learner(LightningModule):
         for stage in self.config.freeze:  # its norms keep their statistics, its dropout is none
             self.model.get_submodule(stage).eval()
         return self
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[CHARSET] = self.charset.characters
 
     def on_train_batch_start(self, batch: Batch, index: int) -> None:
         # Dropout follows from the step alone, so that a resumed run needs no state but the checkpoint's step.

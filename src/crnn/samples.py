@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,8 @@ from crnn import checkpoint, pretrained
 from crnn.callbacks import say
 from crnn.charset import Charset, named
 from crnn.config import ModelConfig, SourceConfig, TrainConfig
-from crnn.data.check import screen
+from crnn.data.check import fit_labels, readable, screen
+from crnn.data.labels import Rejected
 from crnn.data.loader import Part
 from crnn.data.sources import Source, Subset, open_source
 from crnn.errors import DataError
@@ -23,7 +24,7 @@ OVERFIT_STEPS = 600  # of --overfit, at most; it ends when all is read right
 
 def shaped_like_init(config: TrainConfig) -> TrainConfig:
     """A network of the initial model's shape, unless the settings say which."""
-    if not config.init or config.model != ModelConfig():
+    if not config.init or config.model != ModelConfig(dropout=config.model.dropout):
         return config
     shape = checkpoint.load_card(pretrained.find_model(config.init)).architecture
     return replace(
@@ -87,14 +88,18 @@ def old_skills_of(config: TrainConfig, charset: Charset) -> Source | None:
     return Drawn("old skills", renderer, config.old_skills)
 
 
-def charset_of(config: TrainConfig, sources: list[Source]) -> Charset:
+def charset_of(config: TrainConfig, opened: list[tuple[SourceConfig, Source]]) -> Charset:
+    if config.charset not in ("auto", "extend"):
+        return named(config.charset)
+    # What is held out of the same sources counts, too: a rare character may be in there alone.
+    paths = {each.path for each, _ in opened}
+    held_out = [open_source(each.path, split=each.split) for each in config.valid if each.path in paths]
+    sources = [*(source for _, source in opened), *held_out]
+    labels = Charset.from_text(label for source in sources for label in fit_labels(source))
     if config.charset == "auto":
-        return Charset.from_text(source.label(i) for source in sources for i in range(len(source)))
-    if config.charset == "extend":
-        base = checkpoint.load_card(pretrained.find_model(config.init)).charset.characters
-        labels = {c for source in sources for i in range(len(source)) for c in source.label(i)}
-        return Charset(base + "".join(sorted(labels - set(base))))
-    return named(config.charset)
+        return labels
+    base = checkpoint.load_card(pretrained.find_model(config.init)).charset
+    return Charset(base.characters + "".join(c for c in labels.characters if c not in base))
 
 
 def _rendered(config: TrainConfig, charset: Charset) -> Any:
@@ -123,10 +128,7 @@ def parts_of(
         parts.append(Part(renderer, share))
     for each, source in opened:
         kept, rejected = screen(source, charset, preprocessing)
-        for entry in rejected[:10]:
-            say(f"left out: {each.path}: {entry.path}: {entry.detail}")
-        if len(rejected) > 10:
-            say(f"left out: {len(rejected) - 10} more of {each.path}")
+        _left_out(each.path, rejected)
         if len(rejected) > config.max_rejected * (len(kept) + len(rejected)):
             raise DataError(
                 f"{each.path}: {len(rejected)} of {len(kept) + len(rejected)} samples cannot be trained on, the first: "
@@ -140,6 +142,23 @@ def parts_of(
 
 def validation_of(configs: Iterable[SourceConfig]) -> tuple[list[tuple[str, Source]], list[bool]]:
     """(name, source) of those that have samples, and whether the case of their labels means nothing."""
-    opened = [(each, open_source(each.path, split=each.split)) for each in configs]
-    kept = [(each, source) for each, source in opened if len(source)]
-    return [(Path(each.path).stem, source) for each, source in kept], [each.fold_case for each, _ in kept]
+    named: dict[str, Source] = {}
+    fold_case = []
+    for each in configs:
+        source = open_source(each.path, split=each.split)
+        kept, rejected = readable(source)
+        _left_out(each.path, rejected)
+        if not kept:
+            say(f"nothing of {each.path} is there to validate with: give more samples, or others with --valid")
+            continue
+        stem = Path(each.path).stem
+        named[stem if stem not in named else each.path] = Subset(source, kept) if rejected else source
+        fold_case.append(each.fold_case)
+    return list(named.items()), fold_case
+
+
+def _left_out(path: str, rejected: Sequence[Rejected]) -> None:
+    for entry in rejected[:10]:
+        say(f"left out: {path}: {entry.path}: {entry.detail}")
+    if len(rejected) > 10:
+        say(f"left out: {len(rejected) - 10} more of {path}")

@@ -34,7 +34,7 @@ from crnn.devices import CHECKPOINT, LAUNCHED, Ranks, count_devices, find_ranks,
 from crnn.errors import ConfigError, CrnnError, DataError
 from crnn.image import Preprocessing
 from crnn.journal import Journal, write_page
-from crnn.learner import Learner, Shown, read_shown, read_source
+from crnn.learner import CHARSET, Learner, Shown, read_shown, read_source
 from crnn.machine import keep_memory
 from crnn.memory import advice, is_full
 from crnn.model import CRNN, STRIDE
@@ -50,6 +50,7 @@ from crnn.samples import (
     validation_of,
 )
 
+BEST = "best"  # the folder of the best model so far
 WORST = 40  # validation samples in training.html
 ANOTHER_SCRIPT = 20  # characters that a model lacks and another bundled one has, from which on that one is named
 # TensorBoard loads all of TensorFlow where that is installed, for ten seconds, unless this marker says not to.
@@ -96,6 +97,9 @@ def train(config: TrainConfig, resume: bool = False, rendezvous: str = "") -> Re
         raise DataError(f"{last} does not exist: there is nothing to resume; leave out --resume")
     if not resume and LAUNCHED not in os.environ and (last.exists() or (folder / "weights.safetensors").exists()):
         raise DataError(f"{folder} already holds a run: add --resume to go on with it, or choose another --output")
+    if resume and _begun(last)[0] >= config.steps and (folder / checkpoint.CARD).is_file():
+        say(f"{folder}: the run is finished, its {config.steps} steps are done")
+        return Result(folder, checkpoint.load_card(folder).scores)
     if ranks.world > 1:
         config = on_devices(config, ranks.local, ranks.nodes, resume)
     elif config.nodes > 1 or count_devices(config.devices) > 1:
@@ -156,12 +160,20 @@ class _Run:
         self.config = config = by_heart(config) if config.overfit else config
         self.folder = Path(config.output)
         self.last = self.folder / CHECKPOINT
-        self.step = _step_of(self.last) if resume else 0
+        self.step, began_with = _begun(self.last) if resume else (0, "")
         self.notes: list[str] = []  # for training.html
         _tune_cpu()
         torch.manual_seed(config.seed)
         opened = [(each, open_source(each.path, split=each.split)) for each in config.train]
-        self.charset = charset = charset_of(config, [source for _, source in opened])
+        self.charset = charset = charset_of(config, opened)
+        if began_with and began_with != charset.characters:
+            more, fewer = (_listed("".join(sorted(set(a) - set(b)))) for a, b in (
+                (charset.characters, began_with), (began_with, charset.characters)
+            ))  # fmt: skip
+            raise DataError(
+                f"the labels have other characters than when the run began (new:{more or ' none'}, gone:"
+                f"{fewer or ' none'}): put the old ones back, or start another run with --init {self.folder}"
+            )
         self.preprocessing = preprocessing = Preprocessing(channels=config.model.channels, stride=STRIDE)
         parts = parts_of(config, opened, charset, preprocessing)
         if config.overfit:
@@ -216,7 +228,9 @@ class _Run:
         if self.ranks.rank == 0:
             _describe(folder, self.given)
             journal = Journal(folder, self.step)
-        best = Best(folder / "best", self.card, [name for name, _ in valid], self.fold_case, journal)
+        if not self.resume and self.ranks.rank == 0:  # of a run that was killed before its first checkpoint
+            shutil.rmtree(folder / BEST, ignore_errors=True)
+        best = Best(folder / BEST, self.card, [name for name, _ in valid], self.fold_case, journal, self.resume)
         saved = ModelCheckpoint(
             folder,
             CHECKPOINT.removesuffix(".ckpt"),
@@ -255,7 +269,6 @@ class _Run:
             model = _plain(model)
         checkpoint.save(folder, model.cpu().eval(), card)
         export_onnx(folder)
-        shutil.rmtree(best.folder, ignore_errors=True)
         skills = None
         if self.skills:
             after = _right(read_source(model, self.charset, self.preprocessing, self.skills))
@@ -373,10 +386,11 @@ def _describe(folder: Path, config: TrainConfig) -> None:
         )
 
 
-def _step_of(file: Path) -> int:
-    """The step a checkpoint was written at; DataError when it is damaged."""
+def _begun(file: Path) -> tuple[int, str]:
+    """The step that a checkpoint was written at, and the characters of its run; DataError when it is damaged."""
     try:
-        return int(torch.load(file, map_location="cpu", mmap=True, weights_only=False)["global_step"])
+        stored = torch.load(file, map_location="cpu", mmap=True, weights_only=False)
+        return int(stored["global_step"]), stored.get(CHARSET, "")
     except Exception as error:
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise DataError(f"{file} is no checkpoint of a run or damaged ({reason}); start the run again") from None

@@ -64,15 +64,18 @@ def train(
             )
         settings = load_config(file=output / "config.toml", output=str(output))
     else:
-        split = None if valid or overfit else "train"
-        held_out = (
-            [{"path": path} for path in valid] if valid else [{"path": path, "split": "valid"} for path in data or ()]
-        )
+        train = [{"path": path, "split": None if overfit else "train"} for path in data or ()]
+        held_out: list[dict[str, str | None]] = [{"path": path, "split": "valid"} for path in data or ()]
+        if valid:  # all of a source, unless it has splits of its own
+            from crnn.data.sources import own_part
+
+            train = [{"path": path, "split": own_part(path, "train")} for path in data or ()]
+            held_out = [{"path": path, "split": own_part(path, "valid", "test")} for path in valid]
         settings = load_config(
             preset,
             config,
             sets or (),
-            train=[{"path": path, "split": split} for path in data] if data else None,
+            train=train or None,
             valid=held_out or None,
             init=init,
             output=None if output is None else str(output),

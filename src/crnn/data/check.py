@@ -6,11 +6,12 @@ not, and what to do about it; ``stats`` counts.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import unicodedata
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -229,6 +230,29 @@ def screen(source: Source, charset: Charset, preprocessing: Preprocessing) -> tu
     return kept, rejected
 
 
+def readable(source: Source) -> tuple[list[int], list[Rejected]]:
+    """Numbers of the samples that a model can be examined with, and the others with the reason: of those it need not
+    know the characters, nor have the room for them."""
+    kept: list[int] = []
+    rejected = list(source.rejected)
+    for i in range(len(source)):
+        path = source.path(i)
+        try:
+            _fit_label(source, i, None)
+            _load(_read(source, i), path)
+            kept.append(i)
+        except _Unfit as reason:
+            rejected.append(Rejected(path, *reason.args))
+    return kept, rejected
+
+
+def fit_labels(source: Source) -> Iterator[str]:
+    """The labels that say what is to be read, whatever the charset."""
+    for i in range(len(source)):
+        with contextlib.suppress(_Unfit):
+            yield _fit_label(source, i, None)
+
+
 def digest(data: bytes) -> int:
     """64 bits that tell images apart."""
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
@@ -272,13 +296,17 @@ def _read(source: Source, i: int) -> bytes:
     return data
 
 
-def _fit_image(data: bytes, path: str, label: str, pre: Preprocessing) -> NDArray[np.uint8]:
+def _load(data: bytes, path: str) -> NDArray[np.uint8]:
     try:
-        image = load(data, path)
+        return load(data, path)
     except ImageError as error:
         text = str(error)
         reason = "not an image" if "is not an image" in text or "is a PDF" in text else "damaged image"
         raise _Unfit("image too large" if "too large" in text else reason, text) from None
+
+
+def _fit_image(data: bytes, path: str, label: str, pre: Preprocessing) -> NDArray[np.uint8]:
+    image = _load(data, path)
     height, width = image.shape[:2]
     prepared = max(pre.stride, round(width * pre.height / height))
     if prepared > pre.max_width:

@@ -289,11 +289,19 @@ def open_source(path: str | Path, *, split: str | None = None, format: str = "au
     if split in parts and not (split == "train" and "valid" not in parts):
         return parts[split]
     whole = parts.get("train") or parts.get("all")
+    if whole and split == "train" and "valid" in parts:  # what is beside a list of its own for validation
+        return whole
     if whole is None or split not in ("train", "valid"):
         raise DataError(
             f"{path} has no {split!r} split, only {', '.join(parts)}: name one of these, or prepare it anew"
         )
     return Subset(whole, [i for i in range(len(whole)) if labels.split_of(whole.path(i)) == split])
+
+
+def own_part(path: str | Path, *wanted: str) -> str | None:
+    """The first of these splits that the source itself has; None, all of it, where it has none of them."""
+    parts = open_parts(path)
+    return next((split for split in wanted if split in parts), None)
 
 
 def open_parts(path: str | Path, format: str = "auto") -> Parts:
@@ -450,6 +458,8 @@ def _label_files(files: Files, folder: str, name: str, names: list[str]) -> Part
             raise DataError(f"{where} has several label files ({several}): name one of them")
         if split or len(lists) == 1:
             parts[split or "all"] = found[0][1]
+    if None in lists and "all" not in parts and "train" not in parts:  # words.txt beside val.txt
+        parts["train"] = lists[None][0][1]
     return parts
 
 
