@@ -224,3 +224,25 @@ def test_a_lost_node_of_a_cluster_costs_nothing(bar_model, tmp_path):
     assert (found["images"], found["read"], found["parts"]) == (300, 300, 60)
     assert found["lost_at"] < 60, "the node was lost when all was done"
     check(rows_of(output), 300)
+
+
+def test_images_that_come_between_two_calls_are_read_by_the_second(tmp_path):
+    folder = tmp_path / "some"
+    folder.mkdir()
+    for number in (1, 2):
+        Image.fromarray(bars.draw(str(number))).save(folder / f"{number}.png")
+        assert bulk.read_all([folder], tmp_path / f"{number}.jsonl").images == number
+
+
+def test_images_that_come_while_others_are_read_are_told(tmp_path, numbers):
+    folder = tmp_path / "some"
+    folder.mkdir()
+    for number in range(4):
+        Image.fromarray(bars.draw(str(number))).save(folder / f"{number}.png")
+
+    def arrives(*_):
+        Image.fromarray(bars.draw("0")).save(folder / "00.png")
+        bulk._open.cache_clear()  # as another process sees it
+
+    with pytest.raises(DataError, match="images came or went"):
+        bulk.read_all([folder], tmp_path / "out.jsonl", part=2, progress=arrives)

@@ -18,7 +18,7 @@ import pytest
 
 from crnn.data.labels import Sample
 from crnn.data.records import ShardWriter
-from crnn.data.sources import Source, open_parts, open_source
+from crnn.data.sources import Source, open_parts, open_source, own_part
 from crnn.errors import ConfigError, DataError, LabelError
 from crops import crop, write_crops, write_folder
 
@@ -286,3 +286,20 @@ def test_an_lmdb_names_what_it_lacks(tmp_path: Path) -> None:
         source[1]
     with pytest.raises(LabelError, match=r"label-000000003 is not UTF-8"):
         source.label(2)
+
+
+def test_a_list_beside_one_for_validation_is_there_to_train_on(tmp_path):
+    names = sorted(write_crops(tmp_path))
+    (tmp_path / "words.txt").write_text("".join(f"{name}\ta\n" for name in names[:2]))
+    (tmp_path / "val.txt").write_text(f"{names[2]}\tb\n")
+    assert [len(open_source(tmp_path, split=split)) for split in ("train", "valid")] == [2, 1]
+    assert own_part(tmp_path, "train") == "train"
+    (tmp_path / "val.txt").unlink()
+    assert own_part(tmp_path, "train") is None
+
+
+def test_files_of_an_archive_are_found_whatever_their_names_start_from(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("/data/1.png", CROPS[0])
+        archive.writestr("/data/labels.tsv", "1.png\tStop\n")
+    assert contents(open_source(tmp_path / "a.zip")) == [("Stop", CROPS[0])]

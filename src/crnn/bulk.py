@@ -25,7 +25,7 @@ from typing import Any, Protocol
 
 from crnn import machine, pretrained, recognizer
 from crnn.data import parallel
-from crnn.data.files import Files, Folder, Output, Remote, open_files, open_output, walk
+from crnn.data.files import Files, Folder, Output, Remote, absolute, open_files, open_output, walk
 from crnn.data.labels import Strings
 from crnn.data.sources import Source, open_source
 from crnn.document import Line
@@ -49,7 +49,7 @@ class Job:
     part: int = PART  # images
     boxes: bool = False
     model: str = "en"
-    threads: int | None = None  # of a worker
+    threads: int = 1  # of a worker
     options: Mapping[str, Any] = field(default_factory=dict)  # of recognizer.load
 
     @property
@@ -65,6 +65,7 @@ class Part:
     source: int
     start: int
     end: int
+    ends: tuple[str, str]  # names of its first and its last image
 
 
 @dataclass(frozen=True)
@@ -110,8 +111,10 @@ def read_all(
     pretrained.find_model(model)  # before anything is listed
     if ray is None:
         threads = threads or max(1, machine.cores() // (jobs or 1))
-    absolute = _absolute if ray else str
-    job = Job(tuple(map(absolute, sources)), absolute(output), part, boxes, model, threads or 1, options)
+    where = absolute if ray else str
+    job = Job(tuple(map(where, sources)), where(output), part, boxes, model, threads or 1, options)
+    for opener in (_open, _reader_of):  # of an earlier call: by now there may be other images, or another model there
+        opener.cache_clear()
     opened = [_open(source) for source in job.sources]
     if not sum(map(len, opened)):
         raise DataError(f"{', '.join(map(str, sources))} has no images in it")
@@ -131,11 +134,6 @@ def read_all(
             progress("reading", done + read, total)
     place.close()
     return Done(total, len(parts), read, failures)
-
-
-def _absolute(path: str | Path) -> str:
-    """Where the workers of a cluster, which are in folders of their own, find it."""
-    return str(path) if "://" in str(path) else str(Path(path).absolute())
 
 
 # ---- what is read ----------------------------------------------------------------------------------------------------
@@ -228,7 +226,8 @@ def _parts(opened: Sequence[_Images], size: int) -> Iterator[Part]:
     number = 0
     for which, images in enumerate(opened):
         for start in range(0, len(images), size):
-            yield Part(number, which, start, min(start + size, len(images)))
+            end = min(start + size, len(images))
+            yield Part(number, which, start, end, (images.name(start), images.name(end - 1)))
             number += 1
 
 
@@ -270,6 +269,11 @@ def _read_part(job: Job, part: Part) -> tuple[int, list[str]]:
     """Read a part and put it in its place: how many images it has, and what was wrong with which."""
     reader = _reader(job)
     images = _open(job.sources[part.source])
+    if part.end > len(images) or (images.name(part.start), images.name(part.end - 1)) != part.ends:
+        raise DataError(
+            f"{job.sources[part.source]} is not what it was when reading began: images came or went. Read it into "
+            "another output, or put it back and give the same command again"
+        )
     waiting: deque[tuple[str, CrnnError | None]] = deque()
 
     def sources() -> Iterator[ImageSource]:
@@ -303,7 +307,7 @@ def _read_part(job: Job, part: Part) -> tuple[int, list[str]]:
 
 
 @lru_cache(maxsize=1)
-def _reader_of(process: int, model: str, threads: int | None, options: bytes) -> recognizer.Recognizer:
+def _reader_of(process: int, model: str, threads: int, options: bytes) -> recognizer.Recognizer:
     return recognizer.load(model, threads=threads, **pickle.loads(options))
 
 
@@ -366,12 +370,12 @@ def _on_ray(job: Job, parts: Sequence[Part], address: str, jobs: int | None) -> 
     import ray
 
     cores = int(ray.cluster_resources().get("CPU", 1))
-    actors = min(jobs or max(1, cores // (job.threads or 1)), len(parts))
+    actors = min(jobs or max(1, cores // job.threads), len(parts))
     rows = ray.data.from_items([pickle.dumps(part) for part in parts], override_num_blocks=len(parts)).map(
         _Actor,  # type: ignore[arg-type]  # a class is right: Ray makes an actor of it
         fn_constructor_args=(pickle.dumps(job),),
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=actors, max_tasks_in_flight_per_actor=2),
-        num_cpus=job.threads or 1,
+        num_cpus=job.threads,
     )
     for row in rows.iter_rows():
         result = pickle.loads(row["result"])

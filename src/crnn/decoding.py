@@ -196,7 +196,15 @@ class Decoder:
             lexicon = Lexicon(given, self.charset)
         if pattern is None:
             return lexicon
-        return Lexicon([word for word in lexicon.words if re.fullmatch(pattern, word)], self.charset)
+        forms = (
+            form
+            for word in lexicon.words
+            for form in ((word.lower(), word.capitalize(), word.upper()) if lexicon.any_case else (word,))
+        )
+        words = [form for form in forms if re.fullmatch(pattern, form)]
+        if not words:
+            raise ConfigError(f"no word of the lexicon matches the pattern {pattern!r}: change one of them")
+        return Lexicon(words, self.charset, any_case=False)
 
 
 def _peaks(log_probs: NDArray[Any], classes: Sequence[int], spans: Sequence[tuple[int, int]]) -> list[float]:

@@ -44,15 +44,15 @@ class _Level:
 class Lexicon:
     """Words to choose from. Words with characters outside the charset cannot be read; `left_out` lists them.
 
-    A list that is all in lower or all in upper case stands for its words in any case.
+    A list that is all in lower or all in upper case stands for its words in any case, unless `any_case` says.
     """
 
-    def __init__(self, words: Iterable[str], charset: Charset) -> None:
+    def __init__(self, words: Iterable[str], charset: Charset, any_case: bool | None = None) -> None:
         unique = sorted({word for word in words if word})
         if not unique:
             raise DataError("the lexicon has no words")
         text = "".join(unique)
-        self.any_case = text in (text.lower(), text.upper())
+        self.any_case = text in (text.lower(), text.upper()) if any_case is None else any_case
         forms = {character: self._forms(character, charset) for character in sorted(set(text))}
         lost = {character for character, classes in forms.items() if not classes}
         self.left_out = [word for word in unique if not lost.isdisjoint(word)]
@@ -62,7 +62,6 @@ class Lexicon:
         symbols = [character for character in forms if character not in lost]
         self._symbols = {character: number for number, character in enumerate(symbols)}
         self._groups = [forms[character] for character in symbols]  # the classes that stand for each symbol
-        self._members = set(self.words)
         self._levels = _flatten(self._spell_all())
 
     def _spell_all(self) -> NDArray[np.int64]:
@@ -78,12 +77,6 @@ class Lexicon:
     def load(cls, path: str | Path, charset: Charset) -> Lexicon:
         """A UTF-8 text file with a word a line, or the words of a bundled language by its name."""
         return cls(load_words(path), charset)
-
-    def __len__(self) -> int:
-        return len(self.words)
-
-    def __contains__(self, word: object) -> bool:
-        return word in self._members
 
     def _forms(self, character: str, charset: Charset) -> list[int]:
         forms = {character, character.lower(), character.upper()} if self.any_case else {character}

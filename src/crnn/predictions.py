@@ -38,8 +38,10 @@ class Writer:
 
     def discard(self) -> None:
         """Remove what was written so far; nothing after `finish`."""
-        self._file.close()
-        self._partial.unlink(missing_ok=True)
+        try:
+            self._file.close()  # which writes what is left, and a full disk may refuse
+        finally:
+            self._partial.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

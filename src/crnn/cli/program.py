@@ -28,6 +28,9 @@ def main() -> None:
     except CrnnError as error:
         complain(error)
         sys.exit(2 if isinstance(error, ConfigError) else 1)
+    except OSError as error:  # what nothing can be done about here: a full disk, a folder that may not be written
+        complain(f"{error.filename or 'output'}: {error.strerror or error}")
+        sys.exit(1)
 
 
 def _version(wanted: bool) -> None:

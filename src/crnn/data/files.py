@@ -5,12 +5,14 @@ Paths are relative, with forward slashes. Everything here can be pickled; open h
 
 from __future__ import annotations
 
+import lzma
 import os
 import posixpath
 import shutil
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from functools import lru_cache
@@ -159,11 +161,16 @@ class _Archive(Reopened):
     def read(self, path: str) -> bytes: ...
 
     def local(self, path: str) -> Path:
-        target = _scratch(self.archive) / path
+        target = _scratch(_stamped(self.archive)) / path
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(self.read(path))
         return target
+
+
+def _member(name: str) -> str:
+    """Where a file is in an archive, whatever folder of whatever machine its name starts from."""
+    return posixpath.normpath(posixpath.join("/", name))[1:]
 
 
 class Zip(_Archive):
@@ -172,7 +179,7 @@ class Zip(_Archive):
     def __init__(self, path: Path) -> None:
         self.archive = str(path)  # before the names: reading them opens it
         infos = self.handle.infolist()
-        self.members = {posixpath.normpath(info.filename): info.filename for info in infos if not info.is_dir()}
+        self.members = {_member(info.filename): info.filename for info in infos if not info.is_dir()}
         super().__init__(path, list(self.members))
 
     def _open(self) -> zipfile.ZipFile:
@@ -198,7 +205,7 @@ class Tar(_Archive):
     def __init__(self, path: Path) -> None:
         try:
             with tarfile.open(path, "r:") as tar:
-                self.members = {posixpath.normpath(m.name): (m.offset_data, m.size) for m in tar if m.isfile()}
+                self.members = {_member(m.name): (m.offset_data, m.size) for m in tar if m.isfile()}
         except (OSError, tarfile.TarError) as error:
             raise DataError(f"{path} is not a readable tar: {error}") from None
         super().__init__(path, list(self.members))
@@ -288,6 +295,8 @@ class Output:
             return Path(self.place, name).read_bytes()
         except FileNotFoundError:
             return None
+        except NotADirectoryError:
+            raise DataError(f"{self.place} is a file: choose another name, the output is a folder") from None
 
     def put(self, file: Path, name: str) -> None:
         """Move a finished file to its name."""
@@ -335,11 +344,17 @@ class RemoteOutput(Output):
         self.remote._call("rm", ".prepare", recursive=True)
 
 
+def absolute(path: str | Path) -> str:
+    """Where the workers of a cluster, which are in folders of their own, find it."""
+    return str(path) if "://" in str(path) else str(Path(path).absolute())
+
+
 def open_output(path: str | Path) -> Output:
     return RemoteOutput(str(path)) if "://" in str(path) else Output(path)
 
 
 _kept: list[tempfile.TemporaryDirectory[str]] = []
+_whole: set[Path] = set()  # those into which an archive is unpacked
 
 
 @lru_cache
@@ -347,6 +362,12 @@ def _scratch(owner: str) -> Path:
     """A folder for what must be unpacked, one for each owner, removed when the program ends."""
     _kept.append(tempfile.TemporaryDirectory(prefix="crnn-"))
     return Path(_kept[-1].name)
+
+
+def _stamped(path: str | Path) -> str:
+    """A name that another file at the same place, or the same after a change, has not."""
+    stat = os.stat(path)
+    return f"{path} {stat.st_size} {stat.st_mtime_ns}"
 
 
 def _is_zip(path: str | Path) -> bool:
@@ -362,13 +383,15 @@ def _is_plain_tar(path: Path) -> bool:
         return False
 
 
-@lru_cache
 def _unpacked(path: Path) -> Path:
     """A compressed tar has no way to its middle, so it is unpacked once, for as long as the program runs."""
-    target = _scratch(str(path))
+    target = _scratch(_stamped(path))
+    if target in _whole:
+        return target
     try:
         with tarfile.open(path) as tar:
             tar.extractall(target, filter="data")
-    except (OSError, EOFError, tarfile.TarError) as error:
+    except (OSError, EOFError, tarfile.TarError, zlib.error, lzma.LZMAError) as error:
         raise DataError(f"{path} cannot be unpacked: {error}") from None
+    _whole.add(target)
     return target

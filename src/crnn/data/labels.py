@@ -224,7 +224,7 @@ def read_names(paths: Iterable[str]) -> Table:
 def text_lines(data: bytes, name: str) -> list[str]:
     """The lines of a word list, such as a lexicon; its line numbers count, so an unreadable one becomes empty."""
     lines = dict(_lines(data, name, Table()))
-    return [lines.get(f"{name}:{number}", "") for number in range(1, _unmark(data).rstrip(b"\n").count(b"\n") + 2)]
+    return [lines.get(f"{name}:{number}", "") for number in range(1, _unmark(data).rstrip(b"\r\n").count(b"\n") + 2)]
 
 
 def _lines(data: bytes, name: str, table: Table) -> Iterator[tuple[str, str]]:

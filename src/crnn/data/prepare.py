@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from crnn.charset import Charset
 from crnn.data import parallel
 from crnn.data.check import Job, Progress, Survey, digest, open_job, survey
-from crnn.data.files import Output, open_output
+from crnn.data.files import Output, absolute, open_output
 from crnn.data.labels import Rejected, Sample
 from crnn.data.records import INDEX_SUFFIX, ShardWriter
 from crnn.data.sources import Joined, Source
@@ -79,8 +79,8 @@ def prepare(
     if (height is not None and height < 1) or shard_size < 1 or not 0 <= max_rejected <= 1:
         raise ConfigError("height and shard_size must be at least 1, max_rejected a fraction from 0 to 1")
     shares = _shares(split)
-    if ray is not None:  # its workers are in folders of their own
-        sources, out = [_absolute(path) for path in sources], _absolute(out)
+    if ray is not None:
+        sources, out = [absolute(path) for path in sources], absolute(out)
     job = Job(tuple(map(str, sources)), shares, charset, preprocessing or Preprocessing(), format)
     output = open_output(out)
     try:
@@ -95,10 +95,6 @@ def prepare(
         ) from None
     _judge(summary, max_rejected, output)
     return summary
-
-
-def _absolute(path: str | Path) -> str:
-    return str(path) if "://" in str(path) else str(Path(path).absolute())
 
 
 def _shares(split: str | None) -> tuple[float, float, float] | None:
@@ -132,7 +128,7 @@ def _finished(output: Output, plan: str) -> Prepared | None:
     names = output.names()
     done, begun = output.read(SUMMARY), output.read(PLAN)
     for found in (done, begun):
-        if found is not None and json.loads(found)["plan"] != plan:
+        if found is not None and _plan_in(found) != plan:
             raise DataError(
                 f"{output.place} was prepared from other sources or with other options: choose another folder"
             )
@@ -143,6 +139,14 @@ def _finished(output: Output, plan: str) -> Prepared | None:
     if names - {".prepare"} and begun is None and done is None:
         raise DataError(f"{output.place} is not empty: choose another folder, what is in it would be mixed up")
     return None
+
+
+def _plan_in(file: bytes) -> str | None:
+    """None where it is no such file, but another program's of the same name."""
+    try:
+        return str(json.loads(file)["plan"])
+    except (ValueError, TypeError, KeyError):
+        return None
 
 
 def _write(

@@ -12,6 +12,8 @@ from __future__ import annotations
 import os
 import re
 import struct
+import zipfile
+import zlib
 from array import array
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -200,7 +202,7 @@ class Index:
                         array("Q", stored[f"{name}_ends"].tobytes()),
                     )
                 return index
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
             return None
 
 
@@ -236,6 +238,8 @@ class ShardWriter:
         if not failed:
             with open(self.path.with_name(self.path.name + INDEX_SUFFIX), "wb") as index:
                 self.index.save(index, size)
+                index.flush()
+                os.fsync(index.fileno())
 
 
 class Records:
