@@ -207,3 +207,19 @@ def test_installed_command_is_this_one():
     script = shutil.which("crnn", path=str(Path(sys.executable).parent))
     assert script
     assert subprocess.run([script, "--version"], capture_output=True, check=True).stdout.startswith(b"crnn ")
+
+
+def test_nothing_is_written_over_what_is_read(tmp_path):
+    picture, text = tmp_path / "word.png", tmp_path / "text.txt"
+    shutil.copy(EXAMPLES / "test_01.jpg", picture)
+    text.write_text("one\ntwo\n")
+    for command in (("read", picture, "--show", picture), ("language-model", text, "-o", text)):
+        before = [file.read_bytes() for file in (picture, text)]
+        result = crnn(*map(str, command))
+        assert result.returncode == 2 and "would be written over" in result.stderr
+        assert [file.read_bytes() for file in (picture, text)] == before
+
+
+def test_options_that_a_table_cannot_take_are_refused(tmp_path):
+    result = crnn("read", str(EXAMPLES / "test_01.jpg"), "-o", str(tmp_path / "t.jsonl"), "--min-confidence", "0.9")
+    assert result.returncode == 2 and "leave out --show and --min-confidence" in result.stderr

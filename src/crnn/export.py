@@ -20,6 +20,7 @@ from crnn.card import CARD
 from crnn.charset import Charset
 from crnn.errors import ConfigError, ModelError
 from crnn.image import Image, Preprocessing
+from crnn.runtime import INT8
 
 PRECISIONS = ("fp32", "fp16")
 PARITY_SHAPES = ((1, 32), (3, 100), (2, 260), (5, 48))  # (batch, width): others than the export was traced with
@@ -39,6 +40,7 @@ def export_folder(folder: str | Path, out: str | Path, precision: str = "fp16") 
         checkpoint.save(place, model, card, half=_half(precision))
         export_onnx(place, precision=precision)
         out.mkdir(exist_ok=True)
+        (out / INT8).unlink(missing_ok=True)  # of what the folder held before
         for file in Path(place).iterdir():
             file.replace(out / file.name)
     return out

@@ -64,7 +64,8 @@ def load(
 
     `precision`, `threads` and `device` say how it computes (see `crnn.runtime.open_engine`), `decoding` how it reads
     (see `crnn.decoding.Decoder`): decoder, lexicon, allow, pattern, language_model, width, split_words. Without
-    `turning` all text is taken to run level (see `Recognizer.read_crops`).
+    `turning` all text is taken to run level (see `Recognizer.read_crops`). Several threads may share what is opened; a
+    process that is forked has to open its own, since the engine's threads are not forked with it.
     """
     found = pretrained.find_model(model)
     opened = open_engine(found, engine, precision=precision, threads=threads, device=device)

@@ -67,10 +67,14 @@ def read(
     the rest is read, and the exit status is 1. With --output, the same command again goes on where it was interrupted.
     """
     if output:
+        if show or min_confidence:
+            raise ConfigError("--output takes every image, with its confidence: leave out --show and --min-confidence")
         _read_all(images, output, as_json, model=model, boxes=boxes, jobs=jobs, ray=ray, **reading)
         return
     if boxes or jobs or ray:
         raise ConfigError("--boxes, --jobs and --ray need --output: where to write OUT.parquet or OUT.jsonl")
+    if show and show.resolve() in {Path(path).resolve() for path in images}:
+        raise ConfigError(f"{show} would be written over the image that is read: choose another name for --show")
     from crnn import image
     from crnn.show import draw, save_sheet
 

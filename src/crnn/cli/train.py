@@ -168,6 +168,8 @@ def language_model(
     from crnn.language import LanguageModel, by_rank
     from crnn.lexicon import load_words
 
+    if output.resolve() in {text.resolve() for text in texts}:
+        raise ConfigError(f"{output} would be written over the text that is read: choose another --output")
     lines = [line for text in texts for line in load_words(text)]
     LanguageModel.train(by_rank(lines) if ranked else lines, order, contexts).save(output)
     print(f"{output}: {output.stat().st_size / 1e6:.1f} MB from {len(lines)} lines")
