@@ -61,5 +61,5 @@ score() { # NAME OPTION... DATA
 }
 score "running text" --protocol raw "$run-running"
 score "words of all looks" --protocol raw "$run-all"
-score "English words" --protocol 36 --split valid "${zips[@]}"
+for protocol in raw 36; do score "English words" --protocol "$protocol" --split valid "${zips[@]}"; done
 "$crnn" models

@@ -170,7 +170,9 @@ def test_interrupt_is_quiet(bar_model, tmp_path):
 def test_models_lists_what_is_bundled():
     done = crnn("models", "--json")
     assert done.returncode == 0
-    assert re.match(r"en\t.* MB\t95 characters\tiiit5k \d\d\.\d% \(raw \d\d\.\d%\)  svt ", crnn("models").stdout)
+    listed = crnn("models")
+    assert re.match(r"en\t.* MB\t95 characters\tiiit5k \d\d\.\d% \(raw \d\d\.\d%\)  svt ", listed.stdout)
+    assert listed.returncode == 0 and len(listed.stdout.splitlines()) == len(json.loads(done.stdout))
     assert all(
         {"name", "megabytes", "characters", "scores", "sha256"} <= set(model) for model in json.loads(done.stdout)
     )

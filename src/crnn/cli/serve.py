@@ -88,5 +88,5 @@ def models(as_json: Json = False) -> None:
 def _score(score: Any) -> str:
     if not isinstance(score, dict):
         return str(score)
-    raw = f"{score['word_accuracy']:.1%}"
-    return f"{score['word_accuracy_36']:.1%} (raw {raw})" if "word_accuracy_36" in score else raw
+    raw, plain = (f"{score[name]:.1%}" if name in score else "" for name in ("word_accuracy", "word_accuracy_36"))
+    return f"{plain} (raw {raw})" if raw and plain else raw or plain
