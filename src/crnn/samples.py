@@ -11,7 +11,7 @@ from crnn import checkpoint, pretrained
 from crnn.callbacks import say
 from crnn.charset import Charset, named
 from crnn.config import ModelConfig, SourceConfig, TrainConfig
-from crnn.data.check import fit_labels, readable, screen
+from crnn.data.check import fit_labels, screen
 from crnn.data.labels import Rejected
 from crnn.data.loader import Part
 from crnn.data.sources import Source, Subset, open_source
@@ -146,7 +146,7 @@ def validation_of(configs: Iterable[SourceConfig]) -> tuple[list[tuple[str, Sour
     fold_case = []
     for each in configs:
         source = open_source(each.path, split=each.split)
-        kept, rejected = readable(source)
+        kept, rejected = screen(source)
         _left_out(each.path, rejected)
         if not kept:
             say(f"nothing of {each.path} is there to validate with: give more samples, or others with --valid")

@@ -215,31 +215,22 @@ def look(task: tuple[Job, int, int]) -> tuple[int, Survey, list[tuple[int, Rejec
     return start, found, unfit
 
 
-def screen(source: Source, charset: Charset, preprocessing: Preprocessing) -> tuple[list[int], list[Rejected]]:
-    """Numbers of the samples that a model of this charset can be trained on, and the others with the reason."""
+def screen(
+    source: Source, charset: Charset | None = None, preprocessing: Preprocessing | None = None
+) -> tuple[list[int], list[Rejected]]:
+    """Numbers of the samples that a model of this charset can be trained on, and the others with the reason. Without
+    charset and preprocessing those that one can be examined with: it need not know their characters, nor have room."""
     kept: list[int] = []
     rejected = list(source.rejected)
     for i in range(len(source)):
         path = source.path(i)
         try:
             label = _fit_label(source, i, charset)
-            _fit_image(_read(source, i), path, label, preprocessing)
-            kept.append(i)
-        except _Unfit as reason:
-            rejected.append(Rejected(path, *reason.args))
-    return kept, rejected
-
-
-def readable(source: Source) -> tuple[list[int], list[Rejected]]:
-    """Numbers of the samples that a model can be examined with, and the others with the reason: of those it need not
-    know the characters, nor have the room for them."""
-    kept: list[int] = []
-    rejected = list(source.rejected)
-    for i in range(len(source)):
-        path = source.path(i)
-        try:
-            _fit_label(source, i, None)
-            _load(_read(source, i), path)
+            data = _read(source, i)
+            if preprocessing:
+                _fit_image(data, path, label, preprocessing)
+            else:
+                _load(data, path)
             kept.append(i)
         except _Unfit as reason:
             rejected.append(Rejected(path, *reason.args))

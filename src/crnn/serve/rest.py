@@ -1,18 +1,13 @@
 """HTTP: reading by plain requests, TensorFlow Serving's and KServe's REST, the page to try it, metrics.
 
-`Gate` stands before everything: it gives a request its id, asks for the key, limits what a body may be, and writes the
-log. The endpoints behind it parse, ask the service and answer.
+The endpoints parse, ask the service and answer; what stands before them all is in `gate`.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import functools
-import hmac
 import json
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,18 +15,19 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
-from starlette.datastructures import Headers, MutableHeaders, UploadFile
+from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartParser
 from starlette.responses import PlainTextResponse
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 import crnn
 from crnn.errors import CrnnError
 from crnn.page.reader import AUTO
 from crnn.serve import kserve, tfserving
-from crnn.serve.monitoring import Log, request_id
-from crnn.serve.service import Limits, Reason, Refused, Served, Service, reason
+from crnn.serve.gate import Gate
+from crnn.serve.monitoring import Log
+from crnn.serve.service import Reason, Refused, Served, Service, reason
 
 WEB = Path(__file__).with_name("web")
 _FILES = {"/": "page.html", "/page.css": "page.css", "/page.js": "page.js", "/docs": "docs.html", "/docs.js": "docs.js"}
@@ -39,7 +35,6 @@ _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 _POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'"
 _HEALTH = {"/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"}
 _OPEN = {*_FILES, "/openapi.json", *_HEALTH}  # without a key
-_DROPPED = 10  # times max_body of a refused request that are still taken from the wire
 _INLINE = 50_000  # bytes of JSON that are parsed in the event loop; more would hold the others up
 
 
@@ -128,7 +123,7 @@ def create_app(service: Service, log: Log | None = None) -> ASGIApp:
     _add_reading(app, service)
     _add_tfserving(app, service)
     _add_kserve(app, service)
-    return Gate(app, service, log or Log(requests=False))
+    return Gate(app, service, log or Log(requests=False), _OPEN, _on_refusal)
 
 
 def answer(values: Any, status: int = 200) -> Response:
@@ -346,139 +341,3 @@ def _add_kserve(app: FastAPI, service: Service) -> None:
         app.add_api_route(path + "/infer", infer, methods=["POST"], openapi_extra=_JSON_BODY, **options)
         app.add_api_route(path + "/ready", model_ready, **options)
         app.add_api_route(path, metadata, **options)
-
-
-# ---- the gate --------------------------------------------------------------------------------------------------------
-
-
-class Gate:
-    """Middleware before everything else: request ids, the key, limits of bodies, metrics and the log."""
-
-    def __init__(self, app: ASGIApp, service: Service, log: Log) -> None:
-        self._app, self._service, self._log = app, service, log
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        headers = Headers(scope=scope)
-        identity = request_id(headers.get("x-request-id"))
-        scope.setdefault("state", {})["identity"] = identity
-        began = time.perf_counter()
-        status = 0
-        body = _Body(receive, self._service.limits)
-        handling = asyncio.current_task()
-        assert handling
-
-        async def watch() -> None:
-            nonlocal status
-            await body.gone()
-            if not status:  # nobody would get the answer
-                status = Reason.GONE.http
-                handling.cancel()
-
-        async def reply(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                if status != Reason.TOO_SLOW.http:
-                    await body.drop()
-                added = MutableHeaders(scope=message)
-                added["x-request-id"] = identity
-                if status == Reason.BUSY.http:
-                    added["retry-after"] = "1"
-                if status == Reason.TOO_SLOW.http or self._service.stopping:
-                    added["connection"] = "close"
-            await send(message)
-
-        watching = asyncio.create_task(watch())
-        try:
-            self._check(scope["path"], headers)
-            await self._app(scope, body.receive, reply)
-        except CrnnError as error:
-            await (await _on_refusal(Request(scope), error))(scope, receive, reply)
-        except asyncio.CancelledError:
-            if status != Reason.GONE.http:
-                raise
-        except Exception as error:
-            trace = "".join(traceback.format_exception(error))
-            self._log.event("failure", id=identity, path=scope["path"], trace=trace)
-        finally:
-            watching.cancel()
-            seconds = time.perf_counter() - began
-            route = getattr(scope.get("route"), "path", "none")
-            self._service.metrics.requests.labels("http", route, status).inc()
-            self._service.metrics.seconds.labels("http").observe(seconds)
-            self._log.request(
-                id=identity, protocol="http", method=scope["method"], path=scope["path"][:200], status=status,
-                milliseconds=round(seconds * 1000, 2),
-            )  # fmt: skip
-
-    def _check(self, path: str, headers: Headers) -> None:
-        key = self._service.api_key
-        if key and path not in _OPEN and not allowed(key, headers.get("x-api-key"), headers.get("authorization")):
-            raise Refused(
-                Reason.UNAUTHENTICATED, "this server wants a key: send it as X-API-Key or as Authorization: Bearer"
-            )
-        if headers.get("content-encoding", "identity").lower() != "identity":
-            raise Refused(Reason.INVALID, "compressed requests are not taken: send the body as it is")
-        length = headers.get("content-length", "0")
-        if length.isascii() and length.isdecimal() and int(length[:20]) > self._service.limits.max_body:
-            raise _too_large(self._service.limits)
-
-
-class _Body:
-    """A request's body: at most max_body bytes, within the time limit."""
-
-    def __init__(self, receive: Receive, limits: Limits) -> None:
-        self._receive, self._limits = receive, limits
-        self._deadline = asyncio.get_running_loop().time() + limits.timeout
-        self._taken, self._whole = 0, asyncio.Event()
-
-    async def receive(self) -> Message:
-        message = await self._next()
-        if self._taken > self._limits.max_body:
-            raise _too_large(self._limits)
-        return message
-
-    async def drop(self) -> None:
-        """Takes what a refused request still sends, within limits: clients read no answer before they have sent all."""
-        with contextlib.suppress(Refused):
-            while not self._whole.is_set() and self._taken <= _DROPPED * self._limits.max_body:
-                await self._next()
-
-    async def gone(self) -> None:
-        """Comes back when the client has hung up after it had sent all."""
-        await self._whole.wait()
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-
-    async def _next(self) -> Message:
-        if self._whole.is_set():
-            return await self._receive()
-        try:
-            async with asyncio.timeout_at(self._deadline):
-                message = await self._receive()
-        except TimeoutError:
-            seconds = self._limits.timeout
-            raise Refused(
-                Reason.TOO_SLOW, f"the request took more than {seconds:g} seconds to arrive: send it faster"
-            ) from None
-        if message["type"] == "http.disconnect":
-            raise Refused(Reason.GONE, "the client has hung up")
-        self._taken += len(message.get("body", b""))
-        if not message.get("more_body", False):
-            self._whole.set()
-        return message
-
-
-def _too_large(limits: Limits) -> Refused:
-    most = limits.max_body / 1e6
-    return Refused(Reason.TOO_LARGE, f"the request is larger than the limit of {most:g} MB: send less")
-
-
-def allowed(key: str, given: str | None, authorization: str | None) -> bool:
-    """Whether a client has the key, compared in constant time."""
-    if given is None and authorization and authorization[:7].lower() == "bearer ":
-        given = authorization[7:].strip()
-    return given is not None and hmac.compare_digest(given.encode("utf-8", "replace"), key.encode())

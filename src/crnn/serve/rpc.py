@@ -16,9 +16,9 @@ from grpc_reflection.v1alpha import reflection
 import crnn
 from crnn.errors import CrnnError
 from crnn.serve import kserve, tfserving
+from crnn.serve.gate import allowed
 from crnn.serve.messages import SERVICES, message, methods, pool
 from crnn.serve.monitoring import Log, request_id
-from crnn.serve.rest import allowed
 from crnn.serve.service import Reason, Refused, Service, reason
 
 _OVERHEAD = 1_000_000  # of a message around what max_body allows
