@@ -7,6 +7,7 @@ libreoffice-help-{ca,cs,da,de,es,et,fi,fr,hu,it,nl,pl,pt,pt-br,sk,sl,sv,tr}, man
 fortunes-{br,cs,de,es,it,pl} and debian-reference-{de,es,fr,it,pt}. Writes
 
 * OUT/words.txt: frequent words of 23 languages;
+* OUT/rare.txt: of these, as many for every letter beyond a to z;
 * OUT/train.txt: help of programs, manuals;
 * OUT/running.txt: sayings and jokes (fortunes) and a handbook (debian-reference), which nothing is trained on.
 """
@@ -16,11 +17,15 @@ import random
 import re
 import sys
 import unicodedata
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
+from itertools import cycle, islice
 from pathlib import Path
 
 from texts import by_rank, pages, write
 from wordfreq import top_n_list
+
+from crnn.charset import LATIN
 
 LANGUAGES = [
     "ca", "cs", "da", "de", "en", "es", "fi", "fr", "hu", "is", "it", "lt", "lv", "nb", "nl", "pl", "pt", "ro", "sh",
@@ -28,6 +33,8 @@ LANGUAGES = [
 ]  # fmt: skip
 WORDS = 30_000  # of each
 LINES = 12_000  # of each part of the training text
+RARE = 5_000  # for each letter, words that have it; some are repeated
+BEYOND_ASCII = {c for c in LATIN if c.isalpha() and not c.isascii()}
 # As it is typed on a keyboard; print has other quotation marks and dashes, and the renderer draws those, too.
 TYPED = str.maketrans(
     {
@@ -92,6 +99,15 @@ def running(texts: Iterable[str], romanian: bool = False) -> list[str]:
     return [line.translate(ROMANIAN) for line in kept] if romanian else kept
 
 
+def rare(words: list[str]) -> list[str]:
+    """As many words for each letter: drawn by their frequency they show `ğ` or `ů` once in five hundred crops."""
+    having: dict[str, list[str]] = defaultdict(list)
+    for word in words:
+        for letter in BEYOND_ASCII.intersection(word):
+            having[letter].append(word)
+    return [word for found in having.values() for word in islice(cycle(found), RARE)]
+
+
 def main(out: Path, share: Path) -> None:
     rng = random.Random(5)
     train: list[str] = []
@@ -115,6 +131,14 @@ def main(out: Path, share: Path) -> None:
         for code in LANGUAGES
     ]
     write(out / "words.txt", by_rank(words))
+    turkish = words[LANGUAGES.index("tr")]  # in small letters, as the others; Python's capital of i is I
+    turkish = [f"İ{word[1:]}" for word in turkish if word[0] == "i"] + [
+        word.replace("i", "İ").upper() for word in turkish if "i" in word
+    ]
+    seen = Counter(word for line in train for word in re.findall(r"\w+", line))  # wordfreq writes ß as ss
+    balanced = rare([*by_rank(words), *turkish, *(word for word, times in seen.most_common() if times > 1)])
+    rng.shuffle(balanced)
+    write(out / "rare.txt", balanced)
     write(out / "train.txt", train + list(measures(rng, 2 * LINES)))
     write(out / "running.txt", told + handbook)
 

@@ -16,6 +16,7 @@ from crnn.config import SynthConfig
 from crnn.errors import DataError
 from crnn.marks import CLOSING, OPENING
 from crnn.synth.corpus import Corpus
+from crnn.synth.effects import reinked
 from crnn.synth.fonts import Face, find_faces
 from crnn.synth.generate import Renderer, generate
 from crnn.synth.looks import LOOKS
@@ -30,6 +31,11 @@ def renderer(charset: str = ENGLISH, **options) -> Renderer:
     options.setdefault("mix", None)
     corpus = Corpus(known, WORDS, mix=options.pop("mix"))
     return Renderer(corpus, find_faces([FONTS], known), **options)
+
+
+def striped(characters: int) -> np.ndarray:
+    """A crop in which there is something to be seen."""
+    return np.tile(np.array([[[0], [255]]], np.uint8), (20, 5 * characters, 3))
 
 
 @pytest.fixture(autouse=True)
@@ -107,6 +113,25 @@ def test_lines_of_any_characters_show_all_of_a_charset_equally_often():
     counts = Counter("".join(corpus.sample(rng) for _ in range(3000)))
     assert set(ENGLISH) - {" "} == set(counts)
     assert max(counts.values()) < 2 * min(counts.values())
+
+
+def test_strokes_are_not_made_so_thick_that_the_gaps_between_them_close():
+    face = find_faces([FONTS], Charset(ENGLISH))[0]
+    large, small = draw("Bag", face, 60), draw("Bag", face, 12)
+    assert int(reinked(large.mask, 3, large.boxes).sum()) > 1.2 * int(large.mask.sum())
+    assert np.array_equal(reinked(small.mask, 3, small.boxes), small.mask)
+    assert np.array_equal(reinked(small.mask, -3, small.boxes), small.mask)  # nor so thin that they vanish
+
+
+def test_a_crop_in_which_nothing_shows_is_drawn_again(monkeypatch):
+    crops = [np.full((20, 30, 3), level, np.uint8) for level in (0, 90, 255)] + [striped(3)]
+
+    def look(text, face, rng, smallest):
+        return crops.pop(0), np.zeros((len(text), 4), np.float32)
+
+    monkeypatch.setitem(LOOKS, "photo", look)
+    assert np.ptp(renderer(looks={"photo": 1.0})[0].image) == 255
+    assert not crops
 
 
 def test_bending_moves_the_boxes_with_the_ink():
@@ -225,7 +250,7 @@ def test_what_is_typed_is_drawn_and_labelled_by_the_rule_for_marks(monkeypatch):
     def look(text, face, rng, smallest):
         drawn.append(text)
         lefts = 10.0 * np.arange(len(text), dtype=np.float32)
-        return np.zeros((20, 10 * len(text), 3), np.uint8), np.stack([lefts, lefts, lefts + 9, lefts + 9], 1)
+        return striped(len(text)), np.stack([lefts, lefts, lefts + 9, lefts + 9], 1)
 
     monkeypatch.setitem(LOOKS, "document", look)
     sample = Renderer(
@@ -240,7 +265,7 @@ def test_quotation_marks_are_drawn_as_print_has_them_and_labelled_as_they_are_ty
 
     def seen(text, face, rng, smallest):
         drawn.append(text)
-        return np.zeros((20, 10 * len(text), 3), np.uint8), np.zeros((len(text), 4), np.float32)
+        return striped(len(text)), np.zeros((len(text), 4), np.float32)
 
     monkeypatch.setitem(LOOKS, "screen", seen)
     faces = [Face(str(FONTS / "Go-Mono.ttf"), 0, frozenset(ENGLISH + "“”‘’–"))]

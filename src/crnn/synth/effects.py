@@ -136,6 +136,20 @@ def thicken(mask: np.ndarray, pixels: int) -> np.ndarray:
     return cv2.dilate(mask, kernel) if pixels > 0 else cv2.erode(mask, kernel)
 
 
+def reinked(mask: np.ndarray, pixels: int, boxes: np.ndarray) -> np.ndarray:
+    """`thicken`, unless hairlines or the gaps between strokes would vanish; boxes: of the characters in the mask."""
+    grown = thicken(mask, pixels)
+    if pixels < 0:
+        return grown if int(grown.sum()) * 2 > int(mask.sum()) else mask
+    return grown if _open(grown, boxes) * 2 >= _open(mask, boxes) else mask
+
+
+def _open(mask: np.ndarray, boxes: np.ndarray) -> int:
+    """How much ground is left in the boxes of the characters."""
+    corners = np.concatenate([np.floor(boxes[:, :2]), np.ceil(boxes[:, 2:])], 1).astype(int).clip(0)
+    return sum(int((255 - mask[top:bottom, left:right]).sum()) for left, top, right, bottom in corners)
+
+
 def paint(ground: np.ndarray, mask: np.ndarray, colour: np.ndarray) -> np.ndarray:
     """Lays colour (3,) or (H, W, 3) over float32 ground (H, W, 3) where mask uint8 (H, W) has ink."""
     cover = (mask.astype(np.float32) * np.float32(1 / 255))[..., None]

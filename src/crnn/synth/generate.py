@@ -27,6 +27,7 @@ SHARED_MARKS = frozenset("“”‘’…—·°×±")  # of Latin faces and of 
 LAST_LATIN = "\u024f"  # of the letters, accented ones included
 LATIN_BESIDE = 0.4  # of the texts in two scripts, how many have their Latin letters in a face of their own
 PRINT = 0.6  # of the texts with such marks, how many have them as print has them where the charset has the typed ones
+LEAST_CONTRAST = 20  # grey levels between the darkest and the lightest parts of a crop
 CHUNK = 100  # crops that a process renders and hands over together
 
 
@@ -87,7 +88,7 @@ class Renderer:
                 continue
             look = rng.choices(self._looks, self._weights)[0]
             image, boxes = look(self._printed(text, face, rng), face, rng, self.smallest)
-            if image.shape[1] <= self.max_aspect * image.shape[0]:
+            if image.shape[1] <= self.max_aspect * image.shape[0] and _shows(image):
                 label = self.corpus.label(text)
                 return Rendered(image, label, boxes[kept(text, label)])
         raise DataError(f"synth: none of the {len(self.faces)} fonts draws such texts as {text!r}: add fonts")
@@ -120,6 +121,12 @@ class Renderer:
             return face
         other = self.faces[rng.choice(self._having[min(latin, key=lambda c: len(self._having[c]))])]
         return replace(face, latin=other, shared=shared) if other.covers(latin) else face
+
+
+def _shows(image: np.ndarray) -> bool:
+    """Whether there is anything to be seen: wear upon wear leaves black on black now and then."""
+    dark, light = np.percentile(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (3, 97))
+    return bool(light - dark >= LEAST_CONTRAST)
 
 
 # --- writing a folder ---------------------------------------------------------------------------------------------

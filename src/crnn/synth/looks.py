@@ -64,8 +64,13 @@ def _share(smallest: int) -> float:
     return min(0.8, smallest / 32)
 
 
-def _letters(boxes: np.ndarray) -> float:
-    return max(1.0, float((boxes[:, 3] - boxes[:, 1]).max()))
+def _letters(boxes: np.ndarray, smallest: int) -> float:
+    """The rows that letters take of the crop, or, where strokes stand side by side as close as above each other, the
+    columns if these are fewer: what all wear is measured by."""
+    size = float((boxes[:, 3] - boxes[:, 1]).max())
+    if _coarse(smallest) < 1:
+        size = min(size, float((boxes[:, 2] - boxes[:, 0]).max()))
+    return max(1.0, size)
 
 
 def _coarse(smallest: int) -> float:
@@ -89,27 +94,24 @@ def _photo(text: str, face: Face, rng: random.Random, smallest: int) -> tuple[np
     height = _height(rng, smallest + 4, 56)
     size = _size_for(height, rng, 1.15)
     drawing = _drawn(text, face, size, rng, 0.3)
-    line, share = line_height(drawing), _share(smallest)
+    line, share, coarse = line_height(drawing), _share(smallest), _coarse(smallest)
     if len(text) > 2 and rng.random() < 0.12:
         most = min(1.5, 0.25 * len(text), room_to_bend(drawing, share))
         drawing = bend(drawing, rng.choice((-1, 1)) * rng.uniform(min(0.15, most), most))
     mask = drawing.mask
     if rng.random() < 0.2 and size >= 30:
-        thick = rng.choice((-1, 1, 1, 2, 3))
-        grown = effects.thicken(mask, thick)
-        if thick > 0 or int(grown.sum()) * 2 > int(mask.sum()):  # hairlines would vanish
-            mask = grown
+        mask = effects.reinked(mask, rng.choice((-1, 1, 1, 2, 3)), drawing.boxes)
     style = rng.random()
     outlined, hollow = style < 0.26, 0.26 <= style < 0.3
     layers = [mask]
     if outlined or hollow:
         layers.append(effects.thicken(mask, max(2, int(size * rng.uniform(0.05, 0.3)))))
     stacked = np.stack(layers, -1) if len(layers) > 1 else mask
-    pose = random_pose(rng, 1.0, drawing, line, share, 0.36 / _coarse(smallest))
+    pose = random_pose(rng, 1.0, drawing, line, share, 0.36 / coarse)
     placed, boxes = place(stacked, drawing.boxes, pose, height, 40 * height)
-    ink, ground_colour = edge, _ = effects.random_colours(rng, 38 / _coarse(smallest))
+    ink, ground_colour = edge, _ = effects.random_colours(rng, 38 / coarse)
     if outlined:  # it is the edge that stands out from the surface; the ink only has to stand out from the edge
-        while abs(effects.luminance(edge) - effects.luminance(ink)) < 45:
+        while abs(effects.luminance(edge) - effects.luminance(ink)) < 45 / coarse:
             ink = effects.random_colour(rng)
     shape = placed.shape[:2]
     ground = np.empty((*shape, 3), np.float32)
@@ -117,7 +119,7 @@ def _photo(text: str, face: Face, rng: random.Random, smallest: int) -> tuple[np
     contrast = abs(effects.luminance(edge) - effects.luminance(ground_colour))
     if rng.random() < 0.6:
         # Texture stays below the ink's contrast, or nobody could read it.
-        ground += effects.surface(shape, rng) * (rng.random() ** 1.5 * min(1.6, contrast / 70))
+        ground += effects.surface(shape, rng) * (rng.random() ** 1.5 * coarse * min(1.6, contrast / 70))
     letters = placed[..., 0]
     if hollow:
         letters = cv2.subtract(placed[..., 1], letters)
@@ -148,7 +150,8 @@ def _photo(text: str, face: Face, rng: random.Random, smallest: int) -> tuple[np
             image, effects.smudges(shape, rng), ink if rng.random() < 0.6 else effects.random_colour(rng)
         )
     image = np.clip(image, 0, 255).astype(np.uint8)
-    return augment.degrade(image, rng, _coarse(smallest), _least_rows(smallest) * height / _letters(boxes)), boxes
+    least = _least_rows(smallest) * height / _letters(boxes, smallest)
+    return augment.degrade(image, rng, coarse, least, augment.GRAIN * coarse), boxes
 
 
 def _beside(ground: np.ndarray, letters: np.ndarray, ink: np.ndarray, rng: random.Random, often: float) -> np.ndarray:
@@ -194,7 +197,7 @@ def _scan(text: str, face: Face, rng: random.Random, smallest: int) -> tuple[np.
     drawing = _drawn(text, face, _size_for(height, rng, rng.choice((0.8, 1.0, 1.6))), rng, 0.2)
     mask = drawing.mask
     if rng.random() < 0.2 and min(mask.shape) > 24:
-        mask = effects.thicken(mask, 1)
+        mask = effects.reinked(mask, 1, drawing.boxes)
     coarse = _coarse(smallest)
     pose = random_pose(rng, 0.12, drawing, line_height(drawing), _share(smallest), 0.36 / coarse)
     if rng.random() < 0.5:  # boxes of forms are often cut generously
@@ -220,18 +223,21 @@ def _scan(text: str, face: Face, rng: random.Random, smallest: int) -> tuple[np.
         painted *= effects.shadow(shape, rng)
     image = np.clip(painted, 0, 255).astype(np.uint8)
     # Either takes away detail; both would leave too little of it.
-    pick = rng.random()
+    pick, size = rng.random(), _letters(boxes, smallest)
     if pick < 0.4:
-        image = augment.blur(image, rng, 0.05 * coarse)
+        image = augment.blur(image, rng, 0.05 * coarse * min(1.0, size / height))
     elif pick < 0.7:
-        image = augment.lower_resolution(image, rng, _least_rows(smallest))
+        image = augment.lower_resolution(image, rng, _least_rows(smallest) * max(1.0, height / size))
     if rng.random() < 0.35:
         image = augment.add_noise(image, rng, 30 * coarse)
     if rng.random() < 0.15 * coarse:
         image = effects.speckle(image, augment.noise(shape, rng), rng)
     if rng.random() < 0.2 and height >= 1.5 * smallest and not shaded:  # fax: two levels
         level = (paper + ink) / 2 + rng.uniform(-35, 35) * coarse
-        image = np.where(image > level, 255, 0).astype(np.uint8)
+        light = image > level
+        kept = letters[light[..., 0] == (ink > paper)]
+        if int(kept.sum()) * 2 > int(letters.sum()):  # hairlines would vanish
+            image = np.where(light, 255, 0).astype(np.uint8)
         if rng.random() < 0.6:
             image = augment.blur(image, rng, 0.03)
     if rng.random() < 0.2:
