@@ -44,7 +44,7 @@ zips=()
     echo "]"
     echo "valid = [{ path = \"$run-calibration\" }]"
     echo "[synth]"
-    echo "corpus = [\"$run-text/words.txt\", \"$run-text/train.txt\"]"
+    echo "corpus = [\"$run-text/words.txt\", \"$run-text/rare.txt\", \"$run-text/train.txt\"]"
     echo "fonts = [\"$run-faces\"]"
 } >"$run.toml"
 

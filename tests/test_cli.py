@@ -53,6 +53,19 @@ def test_a_page_is_still_read_as_one_line_and_the_way_to_read_it_is_named(bar_mo
     assert crnn("read", word).stderr == ""
 
 
+def test_pages_of_a_tiff_that_are_not_read_are_named(bar_model, tmp_path):
+    scans = [tmp_path / "a.tif", tmp_path / "b.tiff"]
+    first, second = (Image.fromarray(pages.sign(text, 20, True).pixels) for text in ("ONE", "TWO"))
+    for path in scans:
+        first.save(path, save_all=True, append_images=[second, second])
+    said = f"crnn: {scans[0]} has 3 pages{{}}, and read takes the first: crnn read-page reads them all\n"
+    assert crnn("read", scans[0], "--model", bar_model).stderr == said.format("")
+    assert crnn("read", tmp_path, "--model", bar_model).stderr == said.format(" (and 1 more such file)")
+    first.save(tmp_path / "a.tif")
+    (tmp_path / "b.tiff").unlink()
+    assert crnn("read", tmp_path, "--model", bar_model).stderr == ""
+
+
 def test_two_lines_of_a_sign_are_told_from_a_word(tmp_path):
     sign = tmp_path / "sign.png"
     Image.fromarray(pages.sign("OPEN\nDAILY", 20, True).pixels).save(sign)

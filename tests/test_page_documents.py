@@ -18,6 +18,7 @@ from crnn.errors import ConfigError, PageError
 from crnn.page import batch
 from crnn.page.pdf import Pdf
 from crnn.page.reader import PageReader
+from crnn.page.tiff import Tiff
 
 
 def sheet(text):
@@ -264,10 +265,28 @@ def test_pdf_that_is_drawn_but_too_damaged_to_copy_becomes_pictures(bar_model, t
 
 
 @pytest.mark.parametrize(("dpi", "width"), [(200, 151.2), (None, 842), (3, 842)])
-@pytest.mark.parametrize("kind", ["png", "jpg"])
+@pytest.mark.parametrize("kind", ["png", "jpg", "tif"])
 def test_picture_becomes_a_page_of_the_size_that_it_says(bar_model, tmp_path, kind, dpi, width):
     path, out = tmp_path / f"a.{kind}", tmp_path / "out.pdf"
     sheet("12").save(path, **({"dpi": (dpi, dpi)} if dpi else {}))
     assert batch.read_document(PageReader(bar_model), batch.Job(path, out), "pdf").problems == ()
     with pikepdf.open(out) as pdf:
         assert float(pdf.pages[0].mediabox[2]) == pytest.approx(width, abs=0.1)
+
+
+@pytest.mark.parametrize("big", [False, True])
+def test_every_page_of_a_tiff_has_a_resolution_of_its_own(tmp_path, big):
+    path = tmp_path / "scans.tif"
+    first, second = sheet("12"), sheet("34")
+    first.encoderinfo, second.encoderinfo = {"dpi": (300, 300)}, {"dpi": (150, 150)}
+    first.save(path, save_all=True, append_images=[second], big_tiff=big)
+    scan = Tiff(path.read_bytes())
+    assert [scan.resolution(index) for index in range(len(scan))] == [(300, 300), (150, 150)]
+
+
+def test_a_tiff_that_is_cut_off_has_the_pages_that_are_there(tmp_path):
+    path = document(tmp_path / "fax.tiff", ["12", "34"], "TIFF")
+    data = path.read_bytes()
+    for length in range(8, len(data), 997):
+        assert 1 <= len(Tiff(data[:length])) <= 2
+        assert len(Tiff(data[:length]).resolution(1)) == 2

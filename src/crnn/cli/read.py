@@ -112,6 +112,11 @@ def read(
             save_sheet(show, pictures)
         if alone and not failed and (rows := _rows(paths[0], reader)) > 1:
             complain(f"{paths[0]} has {rows} lines or more, and read takes one: crnn read-page reads them all")
+        elif several := _of_several_pages(paths):
+            first, count = several[0]
+            others = len(several) - 1
+            more = f" (and {others} more such file{'s' * (others > 1)})" if others else ""
+            complain(f"{first} has {count} pages{more}, and read takes the first: crnn read-page reads them all")
         elif hardly and model == "en" and _look_chinese(hardly[:_TRIED], reading["engine"]):
             complain(f"{len(hardly)} of {len(paths)} images are hardly read and look Chinese: add --model zh")
     if failed:
@@ -133,6 +138,15 @@ def _rows(path: Path, reader: Recognizer) -> int:
     # One word on a photograph may look like three lines, but they do not read like that.
     read = zip(found[:_TRIED], reader.read_batch([line.crop for line in found[:_TRIED]]), strict=True)
     return stacked([each.box for each, line in read if len(line.text) > 1 and line.certainty >= _SURE], 0.3 * width)
+
+
+def _of_several_pages(paths: list[Path]) -> list[tuple[Path, int]]:
+    """The TIFF files that have more pages than one, and how many."""
+    from crnn.page.tiff import STARTS, Tiff
+
+    scans = (path for path in paths if path.suffix.lower() in (".tif", ".tiff") and path.is_file())
+    counts = ((path, len(Tiff(data))) for path in scans if (data := path.read_bytes()).startswith(STARTS))
+    return [(path, count) for path, count in counts if count > 1]
 
 
 def _look_chinese(paths: list[str | None], engine: str) -> bool:
