@@ -12,8 +12,6 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-GRAIN = 22.0  # the most noise that a photograph has: its standard deviation in grey levels
-
 
 @lru_cache(maxsize=1)
 def _noise_field() -> np.ndarray:
@@ -32,7 +30,7 @@ def noise(shape: tuple[int, int], rng: random.Random) -> np.ndarray:
     return field[y : y + height, x : x + width]
 
 
-def add_noise(image: np.ndarray, rng: random.Random, most: float = GRAIN) -> np.ndarray:
+def add_noise(image: np.ndarray, rng: random.Random, most: float = 22.0) -> np.ndarray:
     strength = most * rng.random() ** 2
     grain = noise(image.shape[:2], rng)
     if rng.random() < 0.5:
@@ -101,10 +99,10 @@ def shade(image: np.ndarray, rng: random.Random, depth: float = 0.6) -> np.ndarr
 
 
 def degrade(
-    image: np.ndarray, rng: random.Random, strength: float = 1.0, least: float = LEAST_ROWS, grain: float = GRAIN
+    image: np.ndarray, rng: random.Random, strength: float = 1.0, least: float = LEAST_ROWS, bears: float = 1.0
 ) -> np.ndarray:
     """A random chain of the above; strength scales how often each one strikes, `least` is how much detail must survive,
-    `grain` the most noise."""
+    `bears` how much of the usual noise and compression the script bears: 1 for Latin letters."""
     fine = LEAST_ROWS / least
     if rng.random() < 0.18 * strength:
         image = shade(image, rng)
@@ -116,11 +114,11 @@ def degrade(
     elif pick < 0.45 * strength:
         image = motion_blur(image, rng, 0.22 * fine)
     if rng.random() < 0.45 * strength:
-        image = add_noise(image, rng, grain)
+        image = add_noise(image, rng, 22.0 * bears)
     if rng.random() < 0.35 * strength:
         image = tone(image, rng)
     if rng.random() < 0.40 * strength:
-        image = jpeg(image, rng)
+        image = jpeg(image, rng, round(18 / bears))
     return image
 
 

@@ -151,7 +151,7 @@ def _photo(text: str, face: Face, rng: random.Random, smallest: int) -> tuple[np
         )
     image = np.clip(image, 0, 255).astype(np.uint8)
     least = _least_rows(smallest) * height / _letters(boxes, smallest)
-    return augment.degrade(image, rng, coarse, least, augment.GRAIN * coarse), boxes
+    return augment.degrade(image, rng, coarse, least, coarse), boxes
 
 
 def _beside(ground: np.ndarray, letters: np.ndarray, ink: np.ndarray, rng: random.Random, often: float) -> np.ndarray:
@@ -243,7 +243,7 @@ def _scan(text: str, face: Face, rng: random.Random, smallest: int) -> tuple[np.
     if rng.random() < 0.2:
         image = augment.tone(image, rng)
     if rng.random() < 0.5:
-        image = augment.jpeg(image, rng, 25)
+        image = augment.jpeg(image, rng, round(25 / coarse))
     return image, boxes
 
 
@@ -275,7 +275,7 @@ def _screen(text: str, face: Face, rng: random.Random, smallest: int) -> tuple[n
         image = augment.enlarge(image, rng, factor)
         boxes = boxes * np.float32(factor)
     if rng.random() < 0.4:
-        image = augment.jpeg(image, rng, 30)
+        image = augment.jpeg(image, rng, round(30 / _coarse(smallest)))
     if rng.random() < 0.25:
         image = augment.blur(image, rng, 0.03)
     return image, boxes
