@@ -8,9 +8,9 @@ them of web pages).
 Debian's texlive-publishers-doc, texlive-humanities-doc and texlive-lang-chinese hold papers, theses and manuals in
 English and Chinese (`dpkg -x PACKAGE.deb OUT`, then OUT/usr/share/doc/texlive-doc).
 
-* CER: every line of the document's text that has six characters and more, all of which `zh` knows, against the stretch
-  of what was read that is most like it; without spaces and rows of dots, quotation marks and dashes of one form, marks
-  by the rule of crnn.marks. Characters that stand somewhere else on the page do not count as wrong.
+* CER: every line of the document's text that has six characters and more, all of which a bundled model knows, against
+  the stretch of what was read that is most like it; without spaces and rows of dots, quotation marks and dashes of one
+  form, marks by the rule of crnn.marks. Characters that stand somewhere else on the page do not count as wrong.
 * order: how much of the page's text, all in one, stands in the same order in what was read (1 - edits / characters of
   both). Formulas and tables, for which there is no one order, bring it down.
 """
@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--tesseract", action="store_true", help="beside tesseract (chi_sim and eng)")
     arguments = parser.parse_args()
     reader = crnn.PageReader(arguments.model, dpi=arguments.dpi)
-    known = set(load_card(pretrained.find_model("zh")).charset.characters)
+    known = {c for name in pretrained.names() for c in load_card(pretrained.find_model(name)).charset.characters}
     totals: dict[str, list[float]] = {}
     for given in arguments.documents:
         for path in sorted(p for p in given.rglob("*") if p.suffix in (".pdf", ".png")) if given.is_dir() else [given]:

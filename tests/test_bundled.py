@@ -227,8 +227,8 @@ def test_accents_are_read():
     assert read == texts
 
 
-def test_pages_are_read_by_models_of_different_scripts():
-    assert pretrained.different() == ["en", "zh"]
+def test_pages_are_read_by_models_of_different_characters():
+    assert pretrained.different() == ["en", "latin", "zh"]
 
 
 def test_every_bundled_model_is_whole_and_described():

@@ -1,6 +1,7 @@
 """PageReader and `crnn read-page`, with the bundled model on rendered pages."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import cv2
@@ -25,6 +26,9 @@ def reader():
 
 def cer(text, label):
     return edit_distance(text, label) / len(label)
+
+
+DEJAVU = Path("/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf")
 
 
 def plain(page):
@@ -75,7 +79,30 @@ def test_sign_that_fills_its_picture_is_read(reader, text, dark):
 
 
 def test_each_script_is_read_by_one_bundled_model():
-    assert [reader.name for reader in crnn.PageReader().readers] == ["en", "zh"]
+    reader = crnn.PageReader()
+    assert [each.name for each in reader.readers] == ["en", "zh"]
+    assert reader.accented.name == "latin"
+
+
+def test_accents_are_read_where_a_page_has_them():
+    page = pages.blank(1240, 500)
+    german = "Die Prüfung der Geräte dauert während der Übung länger, als größere Gehäuse benötigen."
+    french = "Le château était fermé à midi, où les élèves reçoivent leurs repas près de la forêt."
+    pages.paragraphs(page, [german, french], 100, 60, 1000, size=24, gap=30, font=DEJAVU)
+    pages.write(page, "软件可以读英文和中文", (100, 420))
+    read = plain(crnn.PageReader().read(page.pixels)[0])
+    assert edit_distance(read, page.text) <= 2
+    assert Counter(c for c in read if c in "üäößÜéèêàùç软") == Counter(c for c in page.text if c in "üäößÜéèêàùç软")
+
+
+def test_english_pages_are_read_by_the_english_model_alone(monkeypatch):
+    reader = crnn.PageReader()
+    one, several = (pages.sign(text, 60, True).pixels for text in ("Coffee", "Coffee and cake\nevery afternoon"))
+    for pixels in (pages.english().pixels, one, several):
+        with_accents = reader.read(pixels)[0].text
+        with monkeypatch.context() as patch:
+            patch.setattr(reader, "accented", None)
+            assert reader.read(pixels)[0].text == with_accents
 
 
 def test_lines_of_a_sign_are_read_each(reader):

@@ -39,14 +39,11 @@ def find_model(model: str | Path) -> Path:
 
 
 def different() -> list[str]:
-    """The bundled models without those that read the same characters as one before, and no more than others beside:
-    `en`, neither `en-fast` nor `latin`."""
-    found: dict[str, tuple[str, ...]] = {}
+    """The bundled models without those that read the same characters as one before: `en` stands for `en-fast`."""
+    found: dict[tuple[str, ...], str] = {}
     for name in names():
-        charset = _charset(name)
-        if not any(charset[: len(one)] == one for one in found.values()):
-            found[name] = charset
-    return list(found)
+        found.setdefault(_charset(name), name)
+    return list(found.values())
 
 
 def knowing(characters: Collection[str]) -> tuple[str, int]:

@@ -23,7 +23,7 @@ from crnn.page.lines import Finding, FoundLine, find
 from crnn.page.spaces import add_spaces
 from crnn.recognizer import UNSURE_LONG, Recognizer, load
 
-AUTO = "auto"  # every line by the bundled model that is surest of it
+AUTO = "auto"  # all bundled models that read different characters
 DETECTORS = ("lines", "db")
 TEXT_LAYERS = ("ignore", "keep")
 SUFFIXES = (*image.SUFFIXES, ".pdf")
@@ -34,6 +34,8 @@ _SPREAD = 32  # lines that tell whether it may be; a page on its side falls into
 _LETTERS = 2  # of most lines, where a page falls into letters
 _WORD = 3  # letters that are read beside a photographed sheet, at least: not grain or scratches
 _SAMPLE = 8  # lines that tell which way up it is
+_ACCENTED_LINES, _SURE_ACCENT = 2, 0.95  # such lines of a sample, with a letter that the first model lacks this sure
+_ACCENTS_COUNT = 0.05  # how much less certain a line with such letters may be than without
 _SCRAP, _SCRAP_LETTERS = 0.6, 5  # a line read with less certainty a character and no more of them is none
 _NONSENSE = 0.2  # nor is a longer one that is read with less than this
 _NEIGHBOURS = 5  # of a few letters that are not read surely; most of them are scraps where it is one
@@ -56,12 +58,13 @@ class Sheet:
 class PageReader:
     """Reads pages: finds their lines, reads each, and puts them in reading order.
 
-    model: a bundled name, a model folder, "auto": every line by the bundled model that is surest of it; or Recognizers
-    that are open already, to which neither `engine` nor `decoding` apply. detector:
-    lines (documents and screenshots, no weights) or db (photographs, needs crnn[detect]). dpi: at which PDF pages are
-    drawn. text_layer: keep takes the text of PDF pages that have it from the file. password: of encrypted PDF files.
-    min_confidence: lines read with less are left out. max_pixels: of a page; larger images are refused, and PDF pages
-    drawn with a smaller dpi. `decoding` as for `crnn.load`.
+    model: a bundled name, a model folder, "auto": the bundled models that read different characters; or Recognizers
+    that are open already, to which neither `engine` nor `decoding` apply. Of several, every line is read by the one
+    that is surest of it; one that knows the first one's characters and more letters takes its place on pages with such
+    letters. detector: lines (documents and screenshots, no weights) or db (photographs, needs crnn[detect]). dpi: at
+    which PDF pages are drawn. text_layer: keep takes the text of PDF pages that have it from the file. password: of
+    encrypted PDF files. min_confidence: lines read with less are left out. max_pixels: of a page; larger images are
+    refused, and PDF pages drawn with a smaller dpi. `decoding` as for `crnn.load`.
     """
 
     def __init__(
@@ -86,6 +89,9 @@ class PageReader:
             self.readers = [load(name, engine, **decoding) for name in names]
         else:
             self.readers = [model] if isinstance(model, Recognizer) else [*model]
+        # The same script with more letters: it is as sure of `e` as the first is where `é` stands, or surer.
+        self.accented = next((reader for reader in self.readers[1:] if _extends(reader, self.readers[0])), None)
+        self.readers = [reader for reader in self.readers if reader is not self.accented]
         self.dpi, self.password, self.min_confidence = dpi, password, min_confidence
         self.text_layer, self.detector, self.max_pixels = text_layer, detector, max_pixels
         self._find: Callable[[Image], Finding] = find if detector == "lines" else Detector()
@@ -135,12 +141,16 @@ class PageReader:
         else:
             others = iter(self._read([crop for i, crop in enumerate(crops) if i % step], views=False))
             lines = [next(others) if i % step else spread[i // step] for i in range(len(crops))]
-        self._read_in_views(lines, crops)
+        readers = self.readers
+        if self.accented and _has_accents(lines, crops, readers[0], self.accented):
+            _read_accents(lines, crops, self.accented)
+            readers = [self.accented, *readers[1:]]
+        self._read_in_views(lines, crops, readers)
         if len(lines) <= _FEW and _mean_certainty(lines) < _SURE_OF_FEW and width <= _LONGEST * height:
-            whole = self._read([pixels], views=True)
+            whole = self._read([pixels], views=True, readers=readers)
             if _says_more(whole[0], lines):
                 finding, lines, turns = _whole(pixels), whole, 0
-        beside = self._read([line.crop for line in finding.around], views=False)
+        beside = self._read([line.crop for line in finding.around], views=False, readers=readers)
         sure = [i for i, line in enumerate(beside) if line.certainty >= _SURE and len(line.text) >= _WORD]
         finding = replace(finding, lines=[*finding.lines, *(finding.around[i] for i in sure)])
         lines = [*lines, *(beside[i] for i in sure)]
@@ -152,8 +162,8 @@ class PageReader:
         ]
         return Page(tuple(placed), width, height, angle=(finding.angle + 90 * turns) % 360 if turns else finding.angle)
 
-    def _read(self, crops: Sequence[Image], views: bool) -> list[Line]:
-        first, *others = (partial(_read_with, reader, views=views) for reader in self.readers)
+    def _read(self, crops: Sequence[Image], views: bool, readers: Sequence[Recognizer] = ()) -> list[Line]:
+        first, *others = (partial(_read_with, reader, views=views) for reader in readers or self.readers)
         lines = first(crops)
         for read in others:
             doubtful = _doubtful(lines, _SURE)
@@ -162,16 +172,16 @@ class PageReader:
                 _read_again(lines, crops, sorted({*range(len(lines))} - {*doubtful}), read)
         return lines
 
-    def _read_in_views(self, lines: list[Line], crops: Sequence[Image]) -> None:
+    def _read_in_views(self, lines: list[Line], crops: Sequence[Image], readers: Sequence[Recognizer]) -> None:
         """Read what is doubtful in other views, too. Where the text is that of the first model, the others' views of it
         take as long and bring nothing."""
-        first, *others = self.readers
-        foreign = [not set(line.text) <= set(first.charset.characters) for line in lines]
+        first, *others = readers
+        foreign = [not _written_with(first, line) for line in lines]
         doubtful = _doubtful(lines, UNSURE_LONG)
         if others and sum(foreign) < len(lines) / 2:
             _read_again(lines, crops, [i for i in doubtful if not foreign[i]], partial(_read_with, first, views=True))
             doubtful = [i for i in doubtful if foreign[i]]
-        _read_again(lines, crops, doubtful, partial(self._read, views=True))
+        _read_again(lines, crops, doubtful, partial(self._read, views=True, readers=readers))
 
     def _turned(self, pixels: Image, finding: Finding, lines: Sequence[Line]) -> tuple[int, Finding]:
         """Quarter turns, counter-clockwise, after which the page is read best, and what is then found; tried only where
@@ -213,6 +223,40 @@ def _arranged(lines: Sequence[Line], width: int, height: int) -> Page:
 def _read_with(reader: Recognizer, crops: Sequence[Image], views: bool) -> list[Line]:
     lines = reader.read_crops([reader.crop(crop, any_width=True, views=views) for crop in crops])
     return [add_spaces(_with_quotes(_with_bullet(line)), crop) for line, crop in zip(lines, crops, strict=True)]
+
+
+def _extends(reader: Recognizer, first: Recognizer) -> bool:
+    """Whether a model reads the characters of another in their order, and then more."""
+    own, other = (each.charset.characters for each in (reader, first))
+    return len(own) > len(other) and own[: len(other)] == other
+
+
+def _written_with(reader: Recognizer, line: Line) -> bool:
+    return set(line.text) <= set(reader.charset.characters)
+
+
+def _has_accents(lines: Sequence[Line], crops: Sequence[Image], plain: Recognizer, accented: Recognizer) -> bool:
+    """Do the longest lines hold letters that `accented` knows and `plain` does not? By mistake, few English ones do."""
+    numbers = _of_its_script(lines, accented)
+    longest = sorted(numbers, key=lambda i: len(lines[i].text), reverse=True)[:_SAMPLE]
+    found = 0
+    for line in _read_with(accented, [crops[i] for i in longest], views=False):
+        more = [each.confidence for each in line.characters if each.text.isalpha() and each.text not in plain.charset]
+        found += max(more, default=0.0) >= _SURE_ACCENT
+    return found >= min(_ACCENTED_LINES, max(1, len(longest)))
+
+
+def _read_accents(lines: list[Line], crops: Sequence[Image], accented: Recognizer) -> None:
+    numbers = _of_its_script(lines, accented)
+    for i, line in zip(numbers, _read_with(accented, [crops[i] for i in numbers], views=False), strict=True):
+        more = any(each.isalpha() and not each.isascii() for each in line.text)
+        if line.certainty > lines[i].certainty - (_ACCENTS_COUNT if more else 0):
+            lines[i] = line
+
+
+def _of_its_script(lines: Sequence[Line], reader: Recognizer) -> list[int]:
+    """Numbers of the lines of whose letters a model knows all."""
+    return [i for i, line in enumerate(lines) if all(c in reader.charset for c in line.text if c.isalpha())]
 
 
 def _doubtful(lines: Sequence[Line], sure: float) -> list[int]:

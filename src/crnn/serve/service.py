@@ -198,8 +198,7 @@ class Service:
         return self._models[name][number]
 
     def models_of_pages(self, name: str | None = None, version: int | str | None = None) -> list[Served]:
-        """What reads a page: the model that is asked for; "auto", or none is, all that read different characters, of
-        which every line takes the one that is surest of it."""
+        """What reads a page: the model that is asked for; "auto", or none is, all that read different characters."""
         if name not in (None, "", AUTO) or version not in (None, ""):
             return [self.model(name, version)]
         served = [self.model(each) for each in self.paths]
