@@ -200,7 +200,7 @@ _PAGES_SHOWN = 20  # that --show draws at most
 def read_page(
     documents: Annotated[list[Path], typer.Argument(metavar="IMAGE|PDF|DIR", help="Scans, screenshots, PDF, TIFF.")],
     model: Annotated[
-        str, typer.Option("--model", "-m", help="auto (all, each line by the surest), bundled model, folder or model.onnx.")
+        str, typer.Option("--model", "-m", help="auto (each line by the surest), bundled model, folder or model.onnx.")
     ] = "auto",
     format: Annotated[_PageFormat, typer.Option("--format", "-f", help="What is written.")] = _PageFormat.text,
     output: Annotated[  # a path would lose the slash by which a folder is told
