@@ -7,7 +7,7 @@ libreoffice-help-{ca,cs,da,de,es,et,fi,fr,hu,it,nl,pl,pt,pt-br,sk,sl,sv,tr}, man
 fortunes-{br,cs,de,es,it,pl} and debian-reference-{de,es,fr,it,pt}. Writes
 
 * OUT/words.txt: frequent words of 23 languages;
-* OUT/rare.txt: of these, as many for every letter beyond a to z;
+* OUT/rare.txt: of these and of the words of train.txt, as many for every letter beyond a to z;
 * OUT/train.txt: help of programs, manuals;
 * OUT/running.txt: sayings and jokes (fortunes) and a handbook (debian-reference), which nothing is trained on.
 """
