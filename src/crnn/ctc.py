@@ -50,11 +50,8 @@ def greedy_batch(logits: NDArray[Any], lengths: Sequence[int] | None = None) -> 
     rows, steps, _ = logits.shape
     if steps == 0:
         return [Decoding([], [], [], 1.0)] * rows
-    top = logits.max(axis=2)
-    above = logits - top[:, :, np.newaxis]
-    total = np.exp(above, out=above).sum(axis=2).astype(np.float64)
+    best, top, total = _best(logits)
     probability = 1 / total  # softmax of the best class
-    best = logits.argmax(axis=2)
     if lengths is not None:
         padding = np.arange(steps) >= np.asarray(lengths)[:, np.newaxis]
         best[padding], probability[padding] = BLANK, 1.0
@@ -83,6 +80,22 @@ def greedy_batch(logits: NDArray[Any], lengths: Sequence[int] | None = None) -> 
         Decoding(text, confidences[a:b], spans[a:b], whole)
         for text, (a, b), whole in zip(texts, cuts, confidence, strict=True)
     ]
+
+
+def _best(logits: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[Any], NDArray[np.float64]]:
+    """Of every column (N, T) its best class, the logit of that, and the sum of all classes' odds against it."""
+    rows, steps, classes = logits.shape
+    columns = logits.reshape(rows * steps, classes)
+    best = columns.argmax(axis=1)
+    top = np.take_along_axis(columns, best[:, np.newaxis], axis=1)
+    total = np.empty(len(columns))
+    some = max(1, _AT_ONCE // classes)  # thousands of classes would go through memory four times
+    room = np.empty((some, classes), logits.dtype)
+    for start in range(0, len(columns), some):
+        part = slice(start, start + some)
+        above = np.subtract(columns[part], top[part], out=room[: len(top[part])])
+        total[part] = np.exp(above, out=above).sum(axis=1)
+    return best.reshape(rows, steps), top.reshape(rows, steps), total.reshape(rows, steps)
 
 
 def min_timesteps(classes: Sequence[int]) -> int:
@@ -305,6 +318,7 @@ def best_path(log_probs: NDArray[Any], guide: Guide) -> tuple[list[int], float] 
     return text, score
 
 
+_AT_ONCE = 1 << 18  # logits, which a core's own cache holds
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 _NO_PREFIX, _NO_PARENT = np.uint64(0xFFFFFFFFFFFFFFFF), np.uint64(0xFFFFFFFFFFFFFFFE)
 
