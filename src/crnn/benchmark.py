@@ -296,9 +296,9 @@ class _Watched:
         self.engine, self.card, self.parallel = engine, engine.card, engine.parallel
         self.shapes: list[tuple[int, ...]] = []
 
-    def run(self, batch: NDArray[np.float32], beside: bool = False) -> NDArray[np.float32]:
+    def run(self, batch: NDArray[np.float32], beside: bool = False, passing: bool = False) -> NDArray[np.float32]:
         self.shapes.append(batch.shape)
-        return self.engine.run(batch, beside)
+        return self.engine.run(batch, beside, passing)
 
 
 def _network_alone(reader: Recognizer, read: Callable[[], None], seconds: float) -> float:
@@ -312,7 +312,7 @@ def _network_alone(reader: Recognizer, read: Callable[[], None], seconds: float)
     batches = [np.zeros(shape, np.float32) for shape in watched.shapes]
     with ThreadPoolExecutor(reader.engine.parallel) as pool:
         beside = reader.engine.parallel > 1
-        return _median(lambda: list(pool.map(lambda batch: reader.engine.run(batch, beside), batches)), seconds)
+        return _median(lambda: list(pool.map(lambda batch: reader.engine.run(batch, beside, True), batches)), seconds)
 
 
 def _together(engine: Engine, batches: Sequence[NDArray[np.float32]], seconds: float) -> float:

@@ -280,7 +280,7 @@ class Recognizer:
             rows = len(crops)
             logits = np.stack([self._read_windows(crop, width, beside) for crop in crops])
         else:
-            logits = self.engine.run(image.stack(crops, width, rows), beside)
+            logits = self.engine.run(image.stack(crops, width, rows), beside, passing=True)
         expected = (rows, image.timesteps(width, stride), self.charset.num_classes)
         if logits.shape != expected:
             raise ModelError(

@@ -33,10 +33,11 @@ class Engine(Protocol):
     parallel: int
     """As many calls of `run` with `beside=True` at a time keep every core busy."""
 
-    def run(self, batch: NDArray[np.float32], beside: bool = False) -> NDArray[np.float32]:
+    def run(self, batch: NDArray[np.float32], beside: bool = False, passing: bool = False) -> NDArray[np.float32]:
         """Images (N, C, H, W) from -1 to 1 → logits (N, T, classes). Any N and W, from any thread.
 
-        `beside`: other calls run at the same time, so this one keeps to its share of the cores.
+        `beside`: other calls run at the same time, so this one keeps to its share of the cores. `passing`: the logits
+        are needed until this thread calls again, and no longer, so that an engine may give its own without a copy.
         """
         ...
 
@@ -116,7 +117,7 @@ class _OpenVINO:
         self._lock = threading.Lock()
         self._local = threading.local()  # a request holds buffers, so every thread has its own
 
-    def run(self, batch: NDArray[np.float32], beside: bool = False) -> NDArray[np.float32]:
+    def run(self, batch: NDArray[np.float32], beside: bool = False, passing: bool = False) -> NDArray[np.float32]:
         if self.parallel == 1:
             beside = False
         requests = self._local.__dict__
@@ -127,7 +128,7 @@ class _OpenVINO:
                 with self._lock:
                     compiled = self._beside = self._beside or self._compile(self.parallel)
             request = requests["beside" if beside else "together"] = compiled.create_infer_request()
-        logits: NDArray[np.float32] = request.infer({0: batch}, share_inputs=True)[0]
+        logits: NDArray[np.float32] = request.infer({0: batch}, share_inputs=True, share_outputs=passing)[0]
         return logits
 
     def _compile(self, streams: int) -> Any:
@@ -160,7 +161,7 @@ class _ONNXRuntime:
         self.card = parse_card(self._session.get_modelmeta().custom_metadata_map.get(CARD), str(file))
         self._input = self._session.get_inputs()[0].name
 
-    def run(self, batch: NDArray[np.float32], beside: bool = False) -> NDArray[np.float32]:
+    def run(self, batch: NDArray[np.float32], beside: bool = False, passing: bool = False) -> NDArray[np.float32]:
         logits: NDArray[np.float32] = self._session.run(None, {self._input: batch})[0]
         return logits
 
@@ -188,7 +189,7 @@ class _Torch:
         self._network = network.to(device)
         self.card = parse_card(card.to_json(), str(folder))
 
-    def run(self, batch: NDArray[np.float32], beside: bool = False) -> NDArray[np.float32]:
+    def run(self, batch: NDArray[np.float32], beside: bool = False, passing: bool = False) -> NDArray[np.float32]:
         torch = self._torch
         if self._device == "cpu" and torch.get_num_threads() != self._threads:
             torch.set_num_threads(self._threads)
