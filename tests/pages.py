@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 FONTS = Path(__file__).with_name("fonts")
 REGULAR, BOLD, MONO, CJK = (FONTS / name for name in ("Go-Regular.ttf", "Go-Bold.ttf", "Go-Mono.ttf", "cjk.otf"))
+DEJAVU = Path("/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf")
 
 ENGLISH = (
     "The harbour lies on the north side of the island, where the hills break the wind before it reaches the water. "

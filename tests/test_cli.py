@@ -43,6 +43,18 @@ def test_chinese_that_the_english_model_hardly_reads_is_recognised_as_such():
     assert word.stderr == ""
 
 
+def test_letters_that_the_english_model_does_not_know_are_named(tmp_path):
+    for number, text in enumerate(("Größe", "Łódź", "in the meantime")):
+        page = pages.blank(30 * len(text), 60)
+        pages.write(page, text, (10, 44), 36, pages.DEJAVU)
+        Image.fromarray(page.pixels).save(tmp_path / f"{number}.png")
+    done = crnn("read", tmp_path)
+    assert done.returncode == 0
+    said = re.fullmatch("crnn: en does not know (.+), which seem to be there: add --model latin\n", done.stderr)
+    assert {"ß", "Ł"} <= set(said[1].split()) <= set("ößŁóź")
+    assert crnn("read", tmp_path / "2.png").stderr == crnn("read", tmp_path, "--model", "latin").stderr == ""
+
+
 def test_a_page_is_still_read_as_one_line_and_the_way_to_read_it_is_named(bar_model, tmp_path):
     page = EXAMPLES / "test_pdf.png"
     done = crnn("read", page, "--model", bar_model)

@@ -28,9 +28,6 @@ def cer(text, label):
     return edit_distance(text, label) / len(label)
 
 
-DEJAVU = Path("/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf")
-
-
 def plain(page):
     return "\n".join(line.text for line in page.lines)
 
@@ -88,7 +85,7 @@ def test_accents_are_read_where_a_page_has_them():
     page = pages.blank(1240, 500)
     german = "Die Prüfung der Geräte dauert während der Übung länger, als größere Gehäuse benötigen."
     french = "Le château était fermé à midi, où les élèves reçoivent leurs repas près de la forêt."
-    pages.paragraphs(page, [german, french], 100, 60, 1000, size=24, gap=30, font=DEJAVU)
+    pages.paragraphs(page, [german, french], 100, 60, 1000, size=24, gap=30, font=pages.DEJAVU)
     pages.write(page, "软件可以读英文和中文", (100, 420))
     read = plain(crnn.PageReader().read(page.pixels)[0])
     assert edit_distance(read, page.text) <= 2

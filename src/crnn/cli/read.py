@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from crnn.recognizer import Recognizer
 
 _SHOWN = 200  # images that --show draws at most
-_HARDLY_SURE, _TRIED = 0.1, 8  # confidence; of the images read with less, how many are tried with another model
+_HARDLY_SURE = 0.1  # confidence
+_DOUBTFUL = 0.985  # certainty; half of the lines with accents are below, and an eighth to a third of English words
+_TRIED = 8  # of such images, with another model
 _PAGE_HEIGHT, _PAGE_ROWS = 100, 4  # pixels and lines from which on an image is a page, however it reads
 _SURE = 0.9  # of a line, a character
 
@@ -81,6 +83,7 @@ def read(
     failed = False
     pictures: list[Any] = []
     hardly: list[str | None] = []  # read
+    doubtful: list[str | None] = []
     with only_our_stderr():
         paths = []
         for path in map(Path, images):
@@ -100,6 +103,8 @@ def read(
                 continue
             if line.confidence < _HARDLY_SURE:
                 hardly.append(line.path)
+            if line.certainty < _DOUBTFUL:
+                doubtful.append(line.path)
             if line.confidence < min_confidence:
                 continue
             if as_json:
@@ -119,6 +124,8 @@ def read(
             complain(f"{first} has {count} pages{more}, and read takes the first: crnn read-page reads them all")
         elif hardly and model == "en" and _look_chinese(hardly[:_TRIED], reading["engine"]):
             complain(f"{len(hardly)} of {len(paths)} images are hardly read and look Chinese: add --model zh")
+        elif doubtful and model == "en" and (letters := _letters_beyond(doubtful[:_TRIED], reader, reading["engine"])):
+            complain(f"{reader.name} does not know {' '.join(letters)}, which seem to be there: add --model latin")
     if failed:
         raise typer.Exit(1)
 
@@ -156,6 +163,15 @@ def _look_chinese(paths: list[str | None], engine: str) -> bool:
     lines = [line for _, line in load("zh", engine).read_many(paths, characters=False) if isinstance(line, Line)]
     chinese = [line for line in lines if re.search("[\u4e00-\u9fff]", line.text) and line.confidence > 0.5]
     return 2 * len(chinese) >= len(paths)
+
+
+def _letters_beyond(paths: list[str | None], reader: Recognizer, engine: str) -> list[str]:
+    """Of European languages, those that the reader does not know and that these images show."""
+    from crnn import load
+    from crnn.page.reader import letters_beyond
+
+    lines = (line for _, line in load("latin", engine).read_many(paths) if isinstance(line, Line))
+    return sorted({letter for line in lines for letter in letters_beyond(line, reader)})
 
 
 def _read_all(images: list[str], output: str, as_json: bool, **options: Any) -> None:

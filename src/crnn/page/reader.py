@@ -34,7 +34,7 @@ _SPREAD = 32  # lines that tell whether it may be; a page on its side falls into
 _LETTERS = 2  # of most lines, where a page falls into letters
 _WORD = 3  # letters that are read beside a photographed sheet, at least: not grain or scratches
 _SAMPLE = 8  # lines that tell which way up it is
-_ACCENTED_LINES, _SURE_ACCENT = 2, 0.95  # such lines of a sample, with a letter that the first model lacks this sure
+_ACCENTED_LINES, _SURE_LETTER = 2, 0.95  # of a sample with letters that the first model lacks; how sure one has to be
 _ACCENTS_COUNT = 0.05  # how much less certain a line with such letters may be than without
 _SCRAP, _SCRAP_LETTERS = 0.6, 5  # a line read with less certainty a character and no more of them is none
 _NONSENSE = 0.2  # nor is a longer one that is read with less than this
@@ -241,9 +241,14 @@ def _has_accents(lines: Sequence[Line], crops: Sequence[Image], plain: Recognize
     longest = sorted(numbers, key=lambda i: len(lines[i].text), reverse=True)[:_SAMPLE]
     found = 0
     for line in _read_with(accented, [crops[i] for i in longest], views=False):
-        more = [each.confidence for each in line.characters if each.text.isalpha() and each.text not in plain.charset]
-        found += max(more, default=0.0) >= _SURE_ACCENT
+        found += bool(letters_beyond(line, plain))
     return found >= min(_ACCENTED_LINES, max(1, len(longest)))
+
+
+def letters_beyond(line: Line, reader: Recognizer) -> list[str]:
+    """The letters of a line, surely read, that another reader does not know."""
+    sure = (each.text for each in line.characters if each.confidence >= _SURE_LETTER)
+    return [letter for letter in sure if letter.isalpha() and letter not in reader.charset]
 
 
 def _read_accents(lines: list[Line], crops: Sequence[Image], accented: Recognizer) -> None:
