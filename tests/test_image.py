@@ -2,9 +2,11 @@
 
 import io
 import struct
+import sys
 import zlib
 
 import numpy as np
+import pillow_heif
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,6 +15,8 @@ from PIL import Image, ImageOps
 from crnn import image
 from crnn.errors import ImageError, ModelError
 from crnn.image import Preprocessing
+
+pillow_heif.register_heif_opener()  # for `encode`
 
 RED, GREEN, WHITE = (200, 30, 30), (10, 220, 10), (255, 255, 255)
 
@@ -41,10 +45,11 @@ EXACT = {
     "WEBP": {"lossless": True},
     "JPEG": {"quality": 100, "subsampling": 0},
     "AVIF": {"quality": 100, "subsampling": "4:4:4"},
+    "HEIF": {"quality": -1},
 }
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF"])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF", "HEIF"])
 def test_every_format_gives_the_same_rgb(kind):
     found = image.load(encode(picture(), kind, **EXACT.get(kind, {})))
     assert_like(found, picture(), 6)
@@ -61,6 +66,24 @@ def test_exif_orientation_is_applied(kind, orientation):
     assert_like(image.load(data), expected, 6)
     assert_like(image.load(Image.open(io.BytesIO(data))), expected, 6)
     assert image.size(data) == expected.size
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_heic_is_turned_once(orientation):
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(encode(picture(), "PNG", exif=exif))))
+    data = encode(picture(), "HEIF", exif=exif.tobytes(), **EXACT["HEIF"])  # writes boxes that say the same
+    assert_like(image.load(data), upright, 6)
+    assert image.size(data) == upright.size
+
+
+def test_heic_says_what_reads_it(monkeypatch, tmp_path):
+    path = tmp_path / "photo.heic"
+    path.write_bytes(encode(picture(), "HEIF"))
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(ImageError, match=r"photo\.heic is a HEIC photograph: pip install 'crnn\[heic\]'"):
+        image.load(path)
 
 
 def test_path_bytes_pil_and_array_give_the_same(tmp_path):
@@ -156,7 +179,9 @@ def noise():
     return Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 80, 3), dtype=np.uint8))
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "JPEG2000", "AVIF", "progressive"])
+@pytest.mark.parametrize(
+    "kind", ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "JPEG2000", "AVIF", "HEIF", "progressive"]
+)
 @pytest.mark.parametrize("part", [0.02, 0.3, 0.7, 0.95])
 def test_truncated_files_are_refused_by_name(tmp_path, capfd, kind, part):
     data = encode(noise(), "JPEG", progressive=True) if kind == "progressive" else encode(noise(), kind)
@@ -342,6 +367,14 @@ def test_find_lists_images_and_nothing_else(tmp_path):
 def test_a_limit_of_pixels_holds_before_decoding_in_every_format(suffix):
     done, data = image.cv2.imencode(suffix, np.full((64, 100, 1 if suffix == ".pgm" else 3), 90, np.uint8))
     assert done
-    assert image.load(data.tobytes(), max_pixels=6401).shape == (64, 100, 3)
+    assert_limited(data.tobytes())
+
+
+def test_a_limit_of_pixels_holds_for_heic():
+    assert_limited(encode(Image.new("RGB", (100, 64)), "HEIF"))
+
+
+def assert_limited(data):
+    assert image.load(data, max_pixels=6401).shape == (64, 100, 3)
     with pytest.raises(ImageError, match=r"too large: 100x64 pixels, the limit is 0.0064 megapixels"):
-        image.load(data.tobytes(), max_pixels=6400)
+        image.load(data, max_pixels=6400)

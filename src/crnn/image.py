@@ -6,6 +6,7 @@ and serving all go through them, so a model never sees pixels made in another wa
 
 from __future__ import annotations
 
+import io
 import math
 import re
 import struct
@@ -28,7 +29,7 @@ ImageSource: TypeAlias = Any
 
 SUFFIXES = (
     *(".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"),
-    *(".gif", ".jp2", ".avif", ".ppm", ".pgm", ".pbm", ".pnm"),
+    *(".gif", ".jp2", ".avif", ".heic", ".heif", ".ppm", ".pgm", ".pbm", ".pnm"),
 )
 MAX_PIXELS = 100_000_000
 LIGHT = 160  # of red, green and blue on average, of 255: what is drawn in such colours can hardly be seen on white
@@ -41,6 +42,7 @@ _KNOWN_STARTS = re.compile(
     rb"\xff\xd8\xff|\x89PNG\r\n|GIF8[79]a|BM|II\*\0|MM\0\*|RIFF....WEBP|\0\0\0\x0cjP  |....ftypavi[fs]|P[1-7]\s",
     re.DOTALL,
 )
+_HEIC = re.compile(rb"....ftyp.{0,40}?he(?:ic|ix|im|is|vc|vx|vm|vs)", re.DOTALL)  # one of its brands
 
 
 @dataclass(frozen=True)
@@ -174,6 +176,8 @@ def _decode(data: bytes, name: str, max_pixels: int) -> Image:
         raise ImageError(f"{name} is empty (0 bytes)")
     if data.startswith(b"%PDF"):
         raise ImageError(f"{name} is a PDF, not an image: use read-page")
+    if _HEIC.match(data):
+        return _decode_heic(data, name, max_pixels)
     if not _KNOWN_STARTS.match(data):
         raise ImageError(f"{name} is not an image in a format that can be read (JPEG, PNG, WebP, TIFF, BMP, GIF, …)")
     try:
@@ -319,6 +323,24 @@ def _turn_avif(image: Image, data: bytes) -> Image:
     if (at := data.find(b"\0\0\0\x09imir")) >= 0:
         image = image[:, ::-1] if data[at + 8] & 1 else image[::-1]
     return np.ascontiguousarray(image)
+
+
+def _decode_heic(data: bytes, name: str, max_pixels: int) -> Image:
+    """What telephones make of photographs; the library turns them as the format's boxes say, which EXIF repeats."""
+    try:
+        import pillow_heif
+    except ImportError:
+        raise ImageError(
+            f"{name} is a HEIC photograph: pip install 'crnn[heic]' to have them read, or save it as JPEG"
+        ) from None
+    try:
+        opened = pillow_heif.open_heif(io.BytesIO(data))
+        width, height = opened.size
+        _check_size(width, height, name, max_pixels)
+        photograph = opened.to_pillow()
+    except (ValueError, RuntimeError, OSError, SyntaxError, EOFError, MemoryError):
+        raise ImageError(f"{name} is damaged or truncated and cannot be decoded") from None
+    return _from_pil(photograph, name)
 
 
 def _check_size(width: int, height: int, name: str, max_pixels: int = MAX_PIXELS) -> None:
