@@ -92,6 +92,15 @@ def test_accents_are_read_where_a_page_has_them():
     assert Counter(c for c in read if c in "üäößÜéèêàùç软") == Counter(c for c in page.text if c in "üäößÜéèêàùç软")
 
 
+def test_a_name_with_an_accent_on_an_english_page_keeps_it():
+    page = pages.blank(1500, 1000)
+    pages.paragraphs(page, pages.ENGLISH, 100, 60, 1300, size=24, gap=30, font=pages.DEJAVU)
+    pages.write(page, "Andrée Müller", (100, 940), 24, pages.DEJAVU)
+    read = plain(crnn.PageReader().read(page.pixels)[0])
+    assert read.endswith("Andrée Müller")
+    assert [c for c in read if not c.isascii()] == ["é", "ü"]
+
+
 def test_english_pages_are_read_by_the_english_model_alone(monkeypatch):
     reader = crnn.PageReader()
     one, several = (pages.sign(text, 60, True).pixels for text in ("Coffee", "Coffee and cake\nevery afternoon"))

@@ -34,7 +34,8 @@ _SPREAD = 32  # lines that tell whether it may be; a page on its side falls into
 _LETTERS = 2  # of most lines, where a page falls into letters
 _WORD = 3  # letters that are read beside a photographed sheet, at least: not grain or scratches
 _SAMPLE = 8  # lines that tell which way up it is
-_ACCENTED_LINES, _SURE_LETTER = 2, 0.95  # of a sample with letters that the first model lacks; how sure one has to be
+_ACCENTED_LEAST = 8  # letters of a doubtful line that may hold some that the first model lacks
+_SURE_ACCENTED, _SURE_LETTER = 0.8, 0.95  # of such a line, and of such a letter in it
 _ACCENTS_COUNT = 0.05  # how much less certain a line with such letters may be than without
 _SCRAP, _SCRAP_LETTERS = 0.6, 5  # a line read with less certainty a character and no more of them is none
 _NONSENSE = 0.2  # nor is a longer one that is read with less than this
@@ -236,13 +237,15 @@ def _written_with(reader: Recognizer, line: Line) -> bool:
 
 
 def _has_accents(lines: Sequence[Line], crops: Sequence[Image], plain: Recognizer, accented: Recognizer) -> bool:
-    """Do the longest lines hold letters that `accented` knows and `plain` does not? By mistake, few English ones do."""
+    """Does a line hold letters that `accented` knows and `plain` does not? The longest are looked at, and the most
+    doubtful: `plain` is not sure of such letters."""
     numbers = _of_its_script(lines, accented)
     longest = sorted(numbers, key=lambda i: len(lines[i].text), reverse=True)[:_SAMPLE]
-    found = 0
-    for line in _read_with(accented, [crops[i] for i in longest], views=False):
-        found += bool(letters_beyond(line, plain))
-    return found >= min(_ACCENTED_LINES, max(1, len(longest)))
+    words = (i for i in numbers if len(lines[i].text) >= _ACCENTED_LEAST)
+    doubtful = sorted(words, key=lambda i: lines[i].certainty)[:_SAMPLE]
+    crops = [crops[i] for i in dict.fromkeys([*longest, *doubtful])]
+    read = _read_with(accented, crops, views=False)
+    return any(line.certainty >= _SURE_ACCENTED and letters_beyond(line, plain) for line in read)
 
 
 def letters_beyond(line: Line, reader: Recognizer) -> list[str]:
