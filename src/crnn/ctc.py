@@ -87,13 +87,13 @@ def _best(logits: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[Any], NDArra
     rows, steps, classes = logits.shape
     columns = logits.reshape(rows * steps, classes)
     best = columns.argmax(axis=1)
-    top = np.take_along_axis(columns, best[:, np.newaxis], axis=1)
+    top = columns.take(best + np.arange(len(columns)) * classes)
     total = np.empty(len(columns))
     some = max(1, _AT_ONCE // classes)  # thousands of classes would go through memory four times
     room = np.empty((some, classes), logits.dtype)
     for start in range(0, len(columns), some):
         part = slice(start, start + some)
-        above = np.subtract(columns[part], top[part], out=room[: len(top[part])])
+        above = np.subtract(columns[part], top[part, np.newaxis], out=room[: len(top[part])])
         total[part] = np.exp(above, out=above).sum(axis=1)
     return best.reshape(rows, steps), top.reshape(rows, steps), total.reshape(rows, steps)
 
