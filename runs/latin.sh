@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The one path to the bundled model of European languages: rendered text and real words in, src/crnn/weights/latin out.
-# Starts from the bundled `en`. What is bundled had 7,953 of its steps, then 12,500 from there (`--init latin`, learning rate
-# 1.8e-3, seed 5, no columns), and is the mean of the weights after the two, 1 to 2 (docs/experiments.md, 2026-11-30).
+# Starts from the bundled `en`. What is bundled had 7,953 of its steps, then 12,500 from there (`--init latin`, learning
+# rate 1.8e-3, seed 5, no columns), and is the mean of the weights after the two, 1 to 2 (docs/experiments.md, 2026-11-30).
 #
 #   runs/latin.sh DATA [RUN]      resumes when called again
 #
