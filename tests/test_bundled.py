@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import crnn
+import pages
 from crnn import image, pretrained
 from crnn.charset import ENGLISH, LATIN, Charset
 from crnn.image import load
@@ -222,7 +223,7 @@ def test_accents_are_read():
         "«oui»",
         "15 °C",
     ]
-    (face,) = find_faces(["/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf"], Charset(LATIN))
+    (face,) = find_faces([pages.DEJAVU], Charset(LATIN))
     read = [line.text for line in crnn.load("latin").read_batch([255 - draw(text, face, 36).mask for text in texts])]
     assert read == texts
 
