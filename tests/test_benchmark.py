@@ -196,6 +196,17 @@ def test_impossible_choices_are_refused(bar_model, options, error, said):
 # ---- int8
 
 
+@pytest.mark.parametrize(("machine", "eight"), [("x86_64", True), ("AMD64", True), ("arm64", False)])
+def test_eight_bits_are_what_openvino_takes_by_itself_where_they_are_quicker(bar_model, monkeypatch, machine, eight):
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    word = image.load(benchmark._drawn(3))
+    sure = {of: crnn.load("en", precision=of).read(word).confidence for of in (None, "int8")}
+    assert (sure[None] == sure["int8"]) == eight
+    whole, other = (crnn.load("en", "onnxruntime", precision=of).read(word).confidence for of in ("fp32", None))
+    assert whole == other
+    assert crnn.load(bar_model).read(bars.draw("31")).text == "31"  # has none
+
+
 @pytest.fixture(scope="module")
 def labelled(tmp_path_factory):
     """A few drawn words, and what the bundled model reads in them for a label."""

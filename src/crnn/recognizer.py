@@ -43,6 +43,7 @@ PART = 32  # of them a core prepares at a time, and fewer are not worth sharing
 GROUPS = 2  # are under way at a time, so that no core waits for the end of one
 UNSURE = 0.92  # of a character on average, below which a crop is also read in other views,
 UNSURE_LONG = 0.95  # and a long line, where one doubtful character counts less
+NEARLY = 0.01  # less sure than the first reading is sure enough to look at more views of a kind
 STROKE = 0.6  # width over height of a crop of a slash alone, at most
 STRANGE = 0.85  # below which it is also read upside down
 
@@ -209,7 +210,7 @@ class Recognizer:
         def choose(views: list[tuple[int, View]], found: Sequence[_Reading]) -> None:
             """The surest line in a view of a crop becomes its line if it takes away enough of the doubt."""
             first = {i: readings[i].sure for i, _ in views}
-            surest = dict(first)  # of any view
+            surest = {i: sure - NEARLY for i, sure in first.items()}  # of any view
             while views:
                 onward: dict[int, View] = {}
                 for (i, view), reading in zip(views, found, strict=True):
