@@ -248,12 +248,13 @@ class Recognizer:
         for i, crop in enumerate(crops):
             by_width[crop.bucket].append(i)
         batches: list[tuple[int, int, list[int]]] = []  # width, rows, crops
-        for width, members in sorted(by_width.items(), reverse=True):  # the longest first, to end on all cores at once
+        for width, members in by_width.items():
             start = 0
             while start < len(members):
                 rows = _rows(len(members) - start, width)
                 batches.append((width, rows, members[start : start + rows]))
                 start += rows
+        batches.sort(key=lambda batch: -batch[0] * batch[1])  # the largest first, to end on all cores at once
 
         def read(batch: tuple[int, int, list[int]]) -> list[_Reading]:
             width, rows, members = batch
