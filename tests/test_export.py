@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from crnn import checkpoint, ctc, export
+from crnn.card import INT8
 from crnn.charset import Charset
 from crnn.errors import ConfigError, ModelError
 from crnn.image import Preprocessing
@@ -75,6 +76,16 @@ def test_an_export_that_differs_is_not_written(folder, tmp_path, monkeypatch):
 def test_an_unknown_precision_is_refused(folder, tmp_path):
     with pytest.raises(ConfigError, match="choose from fp32, fp16"):
         export.export_onnx(folder, tmp_path / "model.onnx", "int3")
+
+
+def test_new_weights_are_read_where_the_folder_had_eight_bits_of_others(folder, tmp_path):
+    images = np.zeros((1, 1, 32, 80), np.float32)
+    model, card = checkpoint.load(folder)
+    (tmp_path / INT8).write_bytes(b"\x08 of a model before")
+    checkpoint.save(tmp_path, model, card)
+    export.export_onnx(tmp_path)
+    read, meant = (open_engine(tmp_path, engine).run(images) for engine in ("openvino", "torch"))
+    np.testing.assert_allclose(read, meant, atol=0.1)
 
 
 def test_openvino_ir_is_read_by_openvino_alone(folder, tmp_path):

@@ -8,6 +8,7 @@ from typing import Any
 from crnn.errors import ModelError
 
 CARD = "model.json"  # the file in a model folder, and the key in the metadata of model.onnx
+INT8 = "model-int8.onnx"  # beside model.onnx, where a model has 8-bit weights as well
 FORMAT = 1
 
 

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as serialise
 
-from crnn.card import CARD, FORMAT, parse_card
+from crnn.card import CARD, FORMAT, INT8, parse_card
 from crnn.charset import Charset
 from crnn.errors import CrnnError, ModelError
 from crnn.image import Preprocessing
@@ -75,6 +75,7 @@ def save(folder: str | Path, model: CRNN, card: Card, half: bool = False) -> Non
     partial = folder / "weights.safetensors.part"
     partial.write_bytes(serialise(weights))
     partial.replace(folder / "weights.safetensors")
+    (folder / INT8).unlink(missing_ok=True)  # made of the weights before, and what is read by default
     partial = folder / "model.json.part"
     partial.write_text(card.to_json() + "\n", "utf-8")
     partial.replace(folder / CARD)

@@ -16,11 +16,10 @@ import torch
 from numpy.typing import NDArray
 
 from crnn import checkpoint, ctc, image
-from crnn.card import CARD
+from crnn.card import CARD, INT8
 from crnn.charset import Charset
 from crnn.errors import ConfigError, ModelError
 from crnn.image import Image, Preprocessing
-from crnn.runtime import INT8
 
 PRECISIONS = ("fp32", "fp16")
 PARITY_SHAPES = ((1, 32), (3, 100), (2, 260), (5, 48))  # (batch, width): others than the export was traced with

@@ -22,12 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crnn import image, metrics, pretrained
+from crnn.card import INT8
 from crnn.charset import Charset
 from crnn.data.sources import open_source
 from crnn.errors import ConfigError, DataError, ModelError
 from crnn.export import export_folder, export_onnx, put_first, store_half
 from crnn.recognizer import Crop, Recognizer, load
-from crnn.runtime import INT8
 
 CROPS = 1200  # half to find the ranges, half to see what the bits cost: of fewer, chance alone loses one in a hundred
 MOST = 0.01  # of the words may be lost
@@ -61,7 +61,7 @@ def quantise(
     if crops < 2:
         raise ConfigError(f"{crops} crops are too few to calibrate and check with: give 2 or more")
     folder, out = pretrained.find_model(model), Path(out)
-    labelled = _crops(load(folder), data, crops)
+    labelled = _crops(load(folder, precision="fp32"), data, crops)
     if len(labelled) < 2:
         raise DataError("there are no crops to calibrate with: name labelled images with --data")
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ What the machine cannot do falls back to what it can, and an EngineWarning says 
 
 from __future__ import annotations
 
+import os
 import platform
 import threading
 import warnings
@@ -18,14 +19,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from crnn.card import CARD, parse_card
+from crnn.card import CARD, INT8, parse_card
 from crnn.errors import EngineError, EngineWarning, ModelError
 from crnn.machine import cores
 
 ENGINES = ("openvino", "onnxruntime", "torch")
 PRECISIONS = ("fp32", "bf16", "int8")  # of the multiplications
 DEVICES = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "coreml": "CoreMLExecutionProvider"}
-INT8 = "model-int8.onnx"  # beside model.onnx, where a model has 8-bit weights as well
 _X86 = ("x86_64", "AMD64")  # of any age; on others nobody has measured what OpenVINO's 8 bits do
 _types = threading.Lock()
 
@@ -70,7 +70,7 @@ def open_engine(
     threads = threads or cores()
     if engine == "torch":
         return _Torch(path, precision, threads, device)
-    if precision is None and engine == "openvino" and (path / INT8).exists() and platform.machine() in _X86:
+    if precision is None and engine == "openvino" and os.path.exists(path / INT8) and platform.machine() in _X86:
         precision = "int8"
     file = _onnx_file(path, precision == "int8")
     if engine == "onnxruntime":
