@@ -70,6 +70,7 @@ def open_engine(
     threads = threads or cores()
     if engine == "torch":
         return _Torch(path, precision, threads, device)
+    # Path.exists raises for a name that is too long, before _onnx_file can say what is wrong with it.
     if precision is None and engine == "openvino" and os.path.exists(path / INT8) and platform.machine() in _X86:
         precision = "int8"
     file = _onnx_file(path, precision == "int8")
