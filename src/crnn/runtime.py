@@ -107,7 +107,6 @@ class _OpenVINO:
                 "onnx"
             )  # alone: the others would complain of what is not theirs
             self._model = frontend.convert(frontend.load(str(file)))
-            self._together = self._compile(1)
         except Exception as error:  # its exceptions have no common base of their own
             raise ModelError(f"{file} cannot be opened: {_last_line(error)}") from None
         try:
@@ -115,7 +114,8 @@ class _OpenVINO:
         except RuntimeError:
             text = None
         self.card = parse_card(text, str(file))
-        self._beside: Any = None
+        self._file = file
+        self._compiled: dict[int, Any] = {}  # by the number of streams
         # OpenVINO's table of types is made when first asked for. Two threads that ask at once can wait for each other
         # forever, one for the lock of the table and the other for Python's.
         with _types:
@@ -124,21 +124,21 @@ class _OpenVINO:
         self._local = threading.local()  # a request holds buffers, so every thread has its own
 
     def run(self, batch: NDArray[np.float32], beside: bool = False, passing: bool = False) -> NDArray[np.float32]:
-        if self.parallel == 1:
-            beside = False
+        streams = self.parallel if beside else 1
         requests = self._local.__dict__
-        request = requests.get("beside" if beside else "together")
-        if request is None:
-            compiled = self._together
-            if beside:
-                with self._lock:
-                    compiled = self._beside = self._beside or self._compile(self.parallel)
-            request = requests["beside" if beside else "together"] = compiled.create_infer_request()
+        if (request := requests.get(str(streams))) is None:
+            with self._lock:
+                if streams not in self._compiled:
+                    self._compiled[streams] = self._compile(streams)
+            request = requests[str(streams)] = self._compiled[streams].create_infer_request()
         logits: NDArray[np.float32] = request.infer({0: batch}, share_inputs=True, share_outputs=passing)[0]
         return logits
 
     def _compile(self, streams: int) -> Any:
-        return self._core.compile_model(self._model, "CPU", {**self._hints, "NUM_STREAMS": str(streams)})
+        try:
+            return self._core.compile_model(self._model, "CPU", {**self._hints, "NUM_STREAMS": str(streams)})
+        except RuntimeError as error:
+            raise ModelError(f"{self._file} cannot be computed with: {_last_line(error)}") from None
 
 
 class _ONNXRuntime:
