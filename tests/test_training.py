@@ -238,6 +238,28 @@ def test_only_the_hardest_crops_are_learnt_from(tmp_path, folder, monkeypatch):
     assert same and same == {name for name in one if "running" in name or "num_batches" in name}
 
 
+def test_a_small_network_learns_to_say_what_its_teacher_says(tmp_path, folder, monkeypatch):
+    apart = []
+    untaught = Learner.untaught
+
+    def divergence(self, logits, batch):
+        found = untaught(self, logits, batch)
+        apart.append(float(found.mean()))
+        return found
+
+    monkeypatch.setattr(Learner, "untaught", divergence)
+    fast = {"learning_rate": 3e-3, "warmup": 1, "ema": 0.0}
+    taught = settings(folder, tmp_path / "run", charset="english", teacher="en", steps=30, batch=16, optimiser=fast)
+    train(taught)
+    assert len(apart) == 30 and sum(apart[-5:]) < 0.5 * sum(apart[:5])
+
+
+def test_a_teacher_that_reads_other_characters_is_refused(tmp_path, folder):
+    with pytest.raises(ConfigError, match="the teacher en reads other characters than those to be learnt"):
+        train(settings(folder, tmp_path / "run", charset="alphanumeric", teacher="en", max_rejected=1.0))
+    assert not (tmp_path / "run" / "model.json").exists()
+
+
 def test_a_real_crop_that_is_surely_read_otherwise_is_taken_for_mislabelled():
     logits = torch.full((4, 6, 4), -8.0)
     logits[:, torch.arange(6), torch.tensor([0, 1, 0, 2, 0, 0])] = 8.0  # reads 1, 2 in the first five columns

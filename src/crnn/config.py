@@ -78,6 +78,7 @@ class TrainConfig:
     column_steps: int = 0  # of these, how many first learn each column from the rendered character under it
     occlude: float = 0.0  # part of the crops with a letter's width hidden, to be told by its neighbours
     hardest: float = 1.0  # part of each batch that is learnt from: what `init` reads worst, and some of the others
+    teacher: str = ""  # bundled model or model folder, most often a larger one, that tells what it reads in each column
     batch: int = 64  # crops that a device sees at once; a quarter of them where they are wide
     accumulate: int = 1  # batches of each device whose gradients make one update
     devices: int = (

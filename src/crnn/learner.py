@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from crnn import ctc
+from crnn import ctc, pretrained
 from crnn.charset import BLANK, Charset
 from crnn.config import TrainConfig
 from crnn.data.loader import NO_TARGET, Batch, Batches, Mixture, Part, in_order
@@ -25,11 +25,13 @@ from crnn.errors import ConfigError, DataError
 from crnn.image import Preprocessing
 from crnn.model import CRNN
 from crnn.optimiser import make_optimiser, schedule
+from crnn.runtime import Engine, open_engine
 
 HOPELESS = 4.0  # loss a character of crops that nobody could read: at chance, of 55 characters
 SURELY = 0.03  # and of readings as likely as 0.97 a character: where a label says something else, mostly it is wrong
 CHARSET = "charset"  # of the run, in its checkpoints
 OTHERS = 1 / 4  # part of the hardest crops that are any others, so that nothing is forgotten
+TAUGHT = 0.5  # part of the loss that is what the teacher says otherwise, where there is one
 SHOWN = 8  # crops of every validation that are shown with what was read in them
 
 
@@ -59,7 +61,7 @@ class Learner(LightningModule):
         self.model: CRNN = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.charset, self.preprocessing, self.config = charset, preprocessing, config
         # Lists of sources are no concern of state_dict or of the averaged copy of this module.
-        self._data = _Shared(parts, valid)
+        self._data = _Shared(parts, valid, config.teacher)
         self.ranks = ranks
         self.last: Batch | None = None  # the batch of the step under way
         self.waited = 0.0  # seconds, for data
@@ -134,7 +136,8 @@ class Learner(LightningModule):
             return functional.cross_entropy(
                 logits.float().flatten(0, 1), batch.columns.flatten(), ignore_index=NO_TARGET, reduction="none"
             )[batch.columns.flatten() != NO_TARGET]
-        return self.ctc(logits, batch)
+        losses = self.ctc(logits, batch)
+        return torch.lerp(losses, self.untaught(logits, batch), TAUGHT) if self.config.teacher else losses
 
     def ctc(self, logits: Tensor, batch: Batch) -> Tensor:
         """(N,) CTC loss per label character of each crop."""
@@ -161,6 +164,15 @@ class Learner(LightningModule):
             own.log_softmax(-1).transpose(0, 1), numbers[:, 1:], lengths, target_lengths, reduction="none"
         )
         return (among + outside) / target_lengths.clamp(min=1)
+
+    def untaught(self, logits: Tensor, batch: Batch) -> Tensor:
+        """(N,) divergence of every column from what the teacher says of it (Kullback and Leibler's), per label
+        character of each crop."""
+        told = torch.from_numpy(self._data.teacher(logits.device).run(batch.images.float().cpu().numpy()))
+        said, told = (each.float().log_softmax(-1) for each in (logits, told.to(logits.device)))
+        divergence = functional.kl_div(said, told, reduction="none", log_target=True).sum(-1)
+        inside = torch.arange(logits.shape[1], device=logits.device) < batch.lengths.to(logits.device)[:, None]
+        return (divergence * inside).sum(1) / batch.target_lengths.to(logits.device).clamp(min=1)
 
     def _complaint(self, logits: Tensor, batch: Batch) -> str:
         """Why the loss is no number: the weights, or which samples."""
@@ -285,6 +297,16 @@ def _named(batch: Batch, numbers: list[int], most: int = 5) -> str:
 class _Shared:
     parts: list[Part]
     valid: list[tuple[str, Source]]
+    taught_by: str
+    _teacher: Engine | None = None
+
+    def teacher(self, device: torch.device) -> Engine:
+        """Opened when it is first needed, by each process for its device."""
+        if self._teacher is None:
+            folder = pretrained.find_model(self.taught_by)
+            cuda = device.type == "cuda"
+            self._teacher = open_engine(folder, "torch", device="cuda") if cuda else open_engine(folder)
+        return self._teacher
 
     def __deepcopy__(self, _: Any) -> _Shared:
         return self

@@ -200,6 +200,13 @@ class _Run:
                 "init": Path(config.init).name, "steps": config.steps, "batch": config.batch, "seed": config.seed,
             },
         )  # fmt: skip
+        if config.teacher:
+            taught = checkpoint.load_card(pretrained.find_model(config.teacher)).charset
+            if taught.characters != charset.characters:
+                raise ConfigError(
+                    f"the teacher {config.teacher} reads other characters than those to be learnt, or has them in "
+                    "another order: take its charset, or another teacher"
+                )
         self.skills = old_skills_of(config, charset)
         if self.skills and ranks.rank == 0:
             old, card = checkpoint.load(pretrained.find_model(config.init))
