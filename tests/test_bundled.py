@@ -198,7 +198,7 @@ def test_a_doubtful_crop_of_any_shape_is_seen_in_views_not_much_larger_than_itse
     assert len(seen) > 1 and max(seen[1:]) <= 8 * seen[0]
 
 
-@pytest.mark.parametrize("name", ["en", "en-fast"])
+@pytest.mark.parametrize("name", ["en", "en-fast", "en-tiny"])
 def test_clean_print_is_read_whole(name):
     charset = Charset(ENGLISH)
     words = ["Received", "with", "thanks", "invoice", "TOTAL", "42.50", "No.", "17-B", "(paid)"]
@@ -208,6 +208,44 @@ def test_clean_print_is_read_whole(name):
     lines = crnn.load(name).read_batch([sample.image for sample in samples])
     right = sum(line.text.lower() == sample.text.lower() for line, sample in zip(lines, samples, strict=True))
     assert right >= 54
+
+
+def test_a_small_network_reads_what_is_easy_and_the_large_one_the_rest(english):
+    asked = []
+
+    class Counted:
+        card, parallel = english.engine.card, english.engine.parallel
+
+        def run(self, batch, *how, engine=english.engine, **more):
+            asked.append(len(batch))
+            return engine.run(batch, *how, **more)
+
+    assert english.first.name == "en-tiny"
+    both, alone = crnn.load("en"), crnn.load("en", first=False)
+    assert alone.first is None
+    both.engine = Counted()
+    drawing = draw("station", find_faces([HERE / "fonts" / "Go-Regular.ttf"], Charset(ENGLISH))[0], 36)
+    assert both.read(255 - drawing.mask).text == alone.read(255 - drawing.mask).text == "station"
+    assert not asked
+    blurred = cv2.GaussianBlur(load(EXAMPLES / "test_02.jpg"), (0, 0), 4)
+    assert both.read(blurred).text == alone.read(blurred).text
+    assert asked
+
+
+@pytest.mark.parametrize(
+    "how", [{"allow": "A-Z"}, {"pattern": "[A-Z]+"}, {"lexicon": ["MASSAGING"]}, {"decoder": "beam"}]
+)
+def test_what_is_known_of_a_text_is_asked_of_the_large_network(how):
+    reader = crnn.load("en", **how)
+    assert reader.first is None and reader.read(EXAMPLES / "test_02.jpg").text == "MASSAGING"
+
+
+def test_words_are_parted_whichever_network_reads_them():
+    drawing = draw("Pleasewipe", find_faces([HERE / "fonts" / "Go-Regular.ttf"], Charset(ENGLISH))[0], 36)
+    reader = crnn.load("en", split_words=["please", "wipe"])
+    line = reader.read(255 - drawing.mask)
+    assert reader.first and line.text == "Please wipe"
+    assert "".join(each.text for each in line.characters) == "Please wipe"
 
 
 def test_accents_are_read():
@@ -234,7 +272,7 @@ def test_pages_are_read_by_models_of_different_characters():
 
 def test_every_bundled_model_is_whole_and_described():
     described = {model["name"]: model for model in pretrained.describe()}
-    assert {"en", "en-fast", "latin", "zh"} == described.keys()
+    assert {"en", "en-fast", "en-tiny", "latin", "zh"} == described.keys()
     for name, model in described.items():
         assert pretrained.find_model(name).is_dir()
         assert model["megabytes"] < 20 and model["scores"]

@@ -551,7 +551,7 @@ def test_settings_are_checked_by_name(tmp_path):
 
 
 def test_every_preset_is_complete_and_survives_being_written_down(tmp_path):
-    for preset in ("en", "en-fast", "tiny", "finetune", "paper"):
+    for preset in ("en", "en-fast", "en-tiny", "tiny", "finetune", "paper"):
         config = load_config(preset, train=[{"path": 'a "b" \\ c'}])
         (tmp_path / "config.toml").write_text(to_toml(config), "utf-8")
         assert load_config(file=tmp_path / "config.toml") == config

@@ -304,17 +304,20 @@ class _Watched:
 
 
 def _network_alone(reader: Recognizer, read: Callable[[], None], seconds: float) -> float:
-    """Seconds that the network alone takes for the batches that `read` gives it."""
-    watched = _Watched(reader.engine)
-    reader.engine = watched
+    """Seconds that the networks alone take for the batches that `read` gives them."""
+    networks = [each for each in (reader, reader.first) if each]
+    watched = [_Watched(each.engine) for each in networks]
+    for each, engine in zip(networks, watched, strict=True):
+        each.engine = engine
     try:
         read()
     finally:
-        reader.engine = watched.engine
-    batches = [np.zeros(shape, np.float32) for shape in watched.shapes]
+        for each, engine in zip(networks, watched, strict=True):
+            each.engine = engine.engine
+    batches = [(each.engine, np.zeros(shape, np.float32)) for each in watched for shape in each.shapes]
+    beside = reader.engine.parallel > 1
     with ThreadPoolExecutor(reader.engine.parallel) as pool:
-        beside = reader.engine.parallel > 1
-        return _median(lambda: list(pool.map(lambda batch: reader.engine.run(batch, beside, True), batches)), seconds)
+        return _median(lambda: list(pool.map(lambda each: each[0].run(each[1], beside, True), batches)), seconds)
 
 
 def _together(engine: Engine, batches: Sequence[NDArray[np.float32]], seconds: float) -> float:

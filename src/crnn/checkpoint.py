@@ -29,6 +29,7 @@ class Card:
     decoder: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)  # data, seeds, steps
     scores: dict[str, Any] = field(default_factory=dict)
+    first: str | None = None  # the bundled model that reads what is easy before this one does
 
     def to_json(self) -> str:
         return json.dumps(
@@ -40,7 +41,8 @@ class Card:
                 "decoder": self.decoder,
                 "provenance": self.provenance,
                 "scores": self.scores,
-            },
+            }
+            | ({"first": self.first} if self.first else {}),
             ensure_ascii=False,
             indent=1,
         )
@@ -57,6 +59,7 @@ class Card:
                 values.get("decoder", {}),
                 values.get("provenance", {}),
                 values.get("scores", {}),
+                values.get("first"),
             )
         except (ValueError, KeyError, TypeError) as error:
             raise ModelError(

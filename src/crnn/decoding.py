@@ -97,6 +97,11 @@ class Decoder:
         """Whether some characters or forms of a text cannot come out."""
         return self._forbidden is not None or self._pattern is not None
 
+    @property
+    def plain(self) -> bool:
+        """Whether it decodes greedily, among all texts."""
+        return self.decoder == "greedy" and not self.limited
+
     def __call__(self, logits: NDArray[Any], lengths: Sequence[int]) -> list[Decoding]:
         """Decode rows of which the first `lengths[n]` columns count."""
         if self.temperature != 1:

@@ -61,7 +61,7 @@ def quantise(
     if crops < 2:
         raise ConfigError(f"{crops} crops are too few to calibrate and check with: give 2 or more")
     folder, out = pretrained.find_model(model), Path(out)
-    labelled = _crops(load(folder, precision="fp32"), data, crops)
+    labelled = _crops(load(folder, precision="fp32", first=False), data, crops)
     if len(labelled) < 2:
         raise DataError("there are no crops to calibrate with: name labelled images with --data")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -74,7 +74,7 @@ def quantise(
         store_half(graph)
         onnx.save(graph, str(file))
         checked = labelled[1::2]
-        before, after = (_right(load(each), checked) for each in (whole, file))
+        before, after = (_right(load(each, first=False), checked) for each in (whole, file))
         if before - after > most:
             raise ModelError(
                 f"{out} was not written: in int8 {after:.1%} of {len(checked)} crops are right, {before:.1%} before; "

@@ -6,7 +6,7 @@ import sys
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -15,37 +15,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crnn import boxes, ctc, image, pretrained
+from crnn.card import INT8
 from crnn.charset import BLANK, Charset
 from crnn.decoding import Decoder
 from crnn.document import Box, Character, Line
+from crnn.doubt import Crop, Doubt, Read, Reading
 from crnn.errors import CharsetError, CrnnError, ImageError, ModelError
 from crnn.image import ImageSource, Preprocessing
 from crnn.marks import WIDE, kept, typeset
 from crnn.runtime import Engine, open_engine
-from crnn.views import (
-    LEAST,
-    LONG,
-    TALL,
-    View,
-    aslant_and_bent,
-    by_colour,
-    closer,
-    cut_out,
-    running_up_and_down,
-    small,
-    upside_down,
-)
+from crnn.views import View, small
 
 BATCH = 64  # crops that the network sees at a time,
 BATCH_PIXELS = BATCH * 256  # and columns of pixels, so that long lines do not multiply the memory
 READ_AHEAD = 512  # images of a group, which are sorted by width together;
 PART = 32  # of them a core prepares at a time, and fewer are not worth sharing
 GROUPS = 2  # are under way at a time, so that no core waits for the end of one
-UNSURE = 0.92  # of a character on average, below which a crop is also read in other views,
-UNSURE_LONG = 0.95  # and a long line, where one doubtful character counts less
-NEARLY = 0.01  # less sure than the first reading is sure enough to look at more views of a kind
-STROKE = 0.6  # width over height of a crop of a slash alone, at most
-STRANGE = 0.85  # below which it is also read upside down
 
 Each: TypeAlias = Callable[[Callable[..., Any], Iterable[Any]], Iterator[Any]]
 """`map`, or that of threads."""
@@ -59,34 +44,26 @@ def load(
     threads: int | None = None,
     device: str = "cpu",
     turning: bool = True,
+    first: bool = True,
     **decoding: Any,
 ) -> Recognizer:
     """Open a bundled model by its name, a model folder or a model.onnx.
 
     `precision`, `threads` and `device` say how it computes (see `crnn.runtime.open_engine`), `decoding` how it reads
     (see `crnn.decoding.Decoder`): decoder, lexicon, allow, pattern, language_model, width, split_words. Without
-    `turning` all text is taken to run level (see `Recognizer.read_crops`). Several threads may share what is opened; a
+    `turning` all text is taken to run level (see `Recognizer.crop`), without `first` a model that names a smaller one,
+    which reads what is easy before it, reads all by itself. Several threads may share what is opened; a
     process that is forked has to open its own, since the engine's threads are not forked with it.
     """
-    found = pretrained.find_model(model)
-    opened = open_engine(found, engine, precision=precision, threads=threads, device=device)
-    return Recognizer(opened, str(model), turning, **decoding)
-
-
-@dataclass(frozen=True)
-class Crop:
-    """An image made ready for the network."""
-
-    pixels: image.Image  # prepared
-    width: int  # of the original, pixels
-    height: int
-    path: str | None
-    whole: image.Image | None = None  # RGB, for views of it
-
-    @property
-    def bucket(self) -> int:
-        """The padded width at which it is read; crops of one bucket are read together."""
-        return image.bucket(self.pixels.shape[1])
+    opened = open_engine(pretrained.find_model(model), engine, precision=precision, threads=threads, device=device)
+    reader = Recognizer(opened, str(model), turning, **decoding)
+    if first and (name := reader.card.get("first")) and reader.decoder.plain:
+        eight = precision == "int8" and not (pretrained.find_model(name) / INT8).exists()  # small ones gain nothing
+        reader.first = load(
+            name, engine, precision=None if eight else precision, threads=threads, device=device, turning=False,
+            **decoding,
+        )  # fmt: skip
+    return reader
 
 
 class Recognizer:
@@ -96,12 +73,15 @@ class Recognizer:
         self.engine = engine
         self.name = name
         self.turning = turning
+        self.first: Recognizer | None = None  # a smaller one of the same characters, which reads what is easy
         self.card = engine.card
         try:
             self.charset = Charset(self.card["charset"])
             self.preprocessing = Preprocessing.from_dict(self.card["preprocessing"])
         except (KeyError, TypeError, AttributeError, CharsetError) as error:
             raise ModelError(f"model {name} has an unusable model.json: {error}") from None
+        # OpenVINO sums up one image of this network in another order than several, and a neighbour must change nothing.
+        self._least = 2 if (self.card.get("architecture") or {}).get("name") == "crnn-tiny" else 1
         self.decoder = Decoder.create(self.charset, self.card.get("decoder") or {}, **decoding)
         # Where texts are ruled out, no other may come of what is left.
         self._both_widths = set(WIDE.values()) <= set(self.charset.characters) and not (
@@ -189,61 +169,24 @@ class Recognizer:
     def read_crops(self, crops: Sequence[Crop], characters: bool = True, beside: bool = False) -> list[Line]:
         """The second half: the answers are those of `read`, in the order of the crops, whatever their neighbours.
 
-        A tall crop is also read turned. One that is doubtful is read in other views, and the surest of them decides:
-        one whose colours hardly differ in grey as they differ most, a long or small one cut more closely and stretched,
-        where that takes away a seventh of the doubt; one with much room around its line cut to it, where a third; a
-        short one as if its text ran aslant or on an arc, where half; a strange one upside down, where nine tenths.
-        `beside`: other threads read at the same time (see `Engine.run`).
+        What is doubtful is read again (see `crnn.doubt.Doubt.settle`). `beside`: other threads read at the same time
+        (see `Engine.run`).
         """
         return self._read_crops(crops, characters, beside, map)
 
     def _read_crops(self, crops: Sequence[Crop], characters: bool, beside: bool, each: Each) -> list[Line]:
-        wholes = [(i, crop.whole) for i, crop in enumerate(crops) if crop.whole is not None]
+        def reading(reader: Recognizer) -> Read:
+            return lambda crops: reader._read_as_they_lie(crops, characters, beside, each)
 
-        def read(views: list[tuple[int, View]], also: Sequence[Crop] = ()) -> list[_Reading]:
-            seen = [self._seen(view, crops[i].path) for i, view in views]
-            return self._read_as_they_lie([*also, *seen], characters, beside, each)
-
-        def doubtful() -> list[tuple[int, image.Image]]:
-            return [(i, whole) for i, whole in wholes if _doubtful(crops[i], readings[i])]
-
-        def choose(views: list[tuple[int, View]], found: Sequence[_Reading]) -> None:
-            """The surest line in a view of a crop becomes its line if it takes away enough of the doubt."""
-            first = {i: readings[i].sure for i, _ in views}
-            surest = {i: sure - NEARLY for i, sure in first.items()}  # of any view
-            while views:
-                onward: dict[int, View] = {}
-                for (i, view), reading in zip(views, found, strict=True):
-                    line, sure = reading.line, reading.sure
-                    enough = sure > max(readings[i].sure, first[i] + view.taken * (1 - first[i]))
-                    if enough and len(line.text) >= view.least:
-                        readings[i] = _Reading(_seen_back(line, view, crops[i]), sure)
-                    if sure > surest[i]:
-                        onward[i], surest[i] = view, sure
-                views = [(i, further) for i, view in onward.items() for further in view.further()]
-                found = read(views)
-
-        def look(views: list[tuple[int, View]]) -> None:
-            choose(views, read(views))
-
-        # Small batches are slow, so what can be read together is.
-        turned = [(i, view) for i, whole in wholes if _tall(crops[i]) for view in running_up_and_down(whole)]
-        found = read(turned, crops)
-        readings = [_if_no_word(crop, reading) for crop, reading in zip(crops, found, strict=False)]
-        choose(turned, found[len(crops) :])
-        look([(i, view) for i, whole in doubtful() for view in by_colour(whole)])
-        unsure = doubtful()
-        strange = [(i, whole) for i, whole in unsure if readings[i].sure < STRANGE and not _tall(crops[i])]
-        look([(i, view) for i, whole in unsure for view in _seen_otherwise(crops[i], whole)])
-        look([(i, view) for i, whole in strange for view in upside_down(whole)])
-        return [reading.line for reading in readings]
+        first = reading(self.first) if self.first else None
+        return Doubt(crops, reading(self), first, self._seen).settle()
 
     def _seen(self, view: View, path: str | None) -> Crop:
         height, width = view.pixels.shape[:2]
         settings = replace(self.preprocessing, max_width=sys.maxsize)  # a line may just have fitted
         return Crop(image.prepare(view.pixels, settings), width, height, path)
 
-    def _read_as_they_lie(self, crops: Sequence[Crop], characters: bool, beside: bool, each: Each) -> list[_Reading]:
+    def _read_as_they_lie(self, crops: Sequence[Crop], characters: bool, beside: bool, each: Each) -> list[Reading]:
         by_width: dict[int, list[int]] = defaultdict(list)
         for i, crop in enumerate(crops):
             by_width[crop.bucket].append(i)
@@ -251,19 +194,19 @@ class Recognizer:
         for width, members in by_width.items():
             start = 0
             while start < len(members):
-                rows = _rows(len(members) - start, width)
+                rows = max(self._least, _rows(len(members) - start, width))
                 batches.append((width, rows, members[start : start + rows]))
                 start += rows
         batches.sort(key=lambda batch: -batch[0] * batch[1])  # the largest first, to end on all cores at once
 
-        def read(batch: tuple[int, int, list[int]]) -> list[_Reading]:
+        def read(batch: tuple[int, int, list[int]]) -> list[Reading]:
             width, rows, members = batch
             chosen = [crops[i] for i in members]
             decodings = self._decode([crop.pixels for crop in chosen], width, rows, beside)
             lines = self._lines(chosen, decodings) if characters else self._texts(chosen, decodings)
             return [_reading(line, decoding) for line, decoding in zip(lines, decodings, strict=True)]
 
-        readings: dict[int, _Reading] = {}
+        readings: dict[int, Reading] = {}
         for (_, _, members), found in zip(batches, each(read, batches), strict=True):
             readings.update(zip(members, found, strict=True))
         return [readings[i] for i in range(len(crops))]
@@ -356,56 +299,9 @@ class Recognizer:
         return f"<Recognizer {self.name}: {len(self.charset)} characters>"
 
 
-@dataclass(frozen=True)
-class _Reading:
-    """sure: the confidence of a character on average, since long texts would lose to short ones; where only some texts
-    are allowed it is that among all texts: what is left of them is surer of itself than it should be."""
-
-    line: Line
-    sure: float
-
-
-def _reading(line: Line, decoding: ctc.Decoding) -> _Reading:
+def _reading(line: Line, decoding: ctc.Decoding) -> Reading:
     probability = decoding.confidence if decoding.among_all is None else decoding.among_all
-    return _Reading(line, float(probability ** (1 / max(1, len(line.text)))))
-
-
-def _tall(crop: Crop) -> bool:
-    return crop.height > TALL * crop.width
-
-
-def _doubtful(crop: Crop, reading: _Reading) -> bool:
-    return reading.sure < (UNSURE_LONG if crop.width > LONG * crop.height else UNSURE)
-
-
-def _if_no_word(crop: Crop, reading: _Reading) -> _Reading:
-    """The reading, unsure where it is a stroke that is as wide as a word that climbs or falls steeply."""
-    stroke = reading.line.text in ("/", "\\") and crop.width > STROKE * crop.height
-    return replace(reading, sure=min(reading.sure, 0.5)) if stroke else reading
-
-
-def _compact(crop: Crop) -> bool:
-    """Neither too small nor so long that its text can only run along it."""
-    short, long = sorted((crop.width, crop.height))
-    return short >= LEAST and long <= LONG * short
-
-
-def _seen_otherwise(crop: Crop, whole: image.Image) -> Iterator[View]:
-    if _compact(crop):
-        yield from aslant_and_bent(whole)
-    elif not _tall(crop):
-        yield from closer(whole)
-    yield from cut_out(whole)
-
-
-def _seen_back(line: Line, view: View, crop: Crop) -> Line:
-    """A line read in a view, its boxes where the characters are in the crop itself."""
-    assert crop.whole is not None
-    rows, columns = crop.whole.shape[:2]
-    scale, size = (crop.width / columns, crop.height / rows), (crop.width, crop.height)
-    return replace(
-        line, characters=tuple(replace(each, box=view.box_back(each.box, scale, size)) for each in line.characters)
-    )
+    return Reading(line, float(probability ** (1 / max(1, len(line.text)))))
 
 
 def _rows(left: int, width: int) -> int:

@@ -12,10 +12,12 @@ import typer
 from crnn.cli.options import (
     Decoding,
     Engine,
+    EngineOption,
     Json,
     LanguageModel,
     Lexicon,
     Model,
+    PrecisionOption,
     SplitWords,
     open_reader,
     with_reading,
@@ -239,7 +241,8 @@ def read_page(
     lexicon: Lexicon = None,
     language_model: LanguageModel = None,
     split_words: SplitWords = None,
-    engine: Annotated[Engine, typer.Option(help="What computes.")] = Engine.openvino,
+    engine: EngineOption = Engine.openvino,
+    precision: PrecisionOption = None,
 ) -> None:
     """Read whole pages: lines are found, read and put in order, paragraphs and indents kept.
 
@@ -261,7 +264,7 @@ def read_page(
         "model": model, "engine": engine.value, "detector": detector.value, "dpi": dpi, "password": password,
         "min_confidence": min_confidence,
         "text_layer": text_layer.value, "decoder": decoder and decoder.value, "lexicon": lexicon,
-        "language_model": language_model, "split_words": split_words,
+        "language_model": language_model, "split_words": split_words, "precision": precision and precision.value,
     }  # fmt: skip
     with only_our_stderr(), bars() as progress:
         jobs = batch.plan(documents, output, format.value)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from crnn import image, pretrained
 from crnn.document import Box, Character, Document, Line, Page, Place
+from crnn.doubt import UNSURE_LONG
 from crnn.errors import ConfigError, CrnnError
 from crnn.image import Image, ImageSource
 from crnn.marks import quoted
@@ -21,7 +22,7 @@ from crnn.page.layout import arrange
 from crnn.page.leaves import open_leaves
 from crnn.page.lines import Finding, FoundLine, find
 from crnn.page.spaces import add_spaces
-from crnn.recognizer import UNSURE_LONG, Recognizer, load
+from crnn.recognizer import Recognizer, load
 
 AUTO = "auto"  # all bundled models that read different characters
 DETECTORS = ("lines", "db")
@@ -87,7 +88,8 @@ class PageReader:
             raise ConfigError(f"text layer {text_layer!r} does not exist: choose from {', '.join(TEXT_LAYERS)}")
         if isinstance(model, (str, Path)):
             names = pretrained.different() if model == AUTO else [model]
-            self.readers = [load(name, engine, **decoding) for name in names]
+            # Small networks are hardly ever sure of all of a long line.
+            self.readers = [load(name, engine, first=False, **decoding) for name in names]
         else:
             self.readers = [model] if isinstance(model, Recognizer) else [*model]
         # The same script with more letters: it is as sure of `e` as the first is where `é` stands, or surer.
