@@ -1,10 +1,12 @@
 """Who reads a crop: the small network, the large one, and both in other views."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from crnn.document import Line
-from crnn.doubt import SETTLED, UNSURE, VIEWS, Crop, Doubt, Reading
+from crnn.doubt import BRIEF, SETTLED, UNSURE, VIEWS, Crop, Doubt, Reading
 
 WIDE, TALL = (100, 32), (20, 60)
 
@@ -66,6 +68,14 @@ def test_a_long_text_is_settled_by_all_of_it():
     one_doubtful = SETTLED - 0.1  # its characters are 0.98 sure on average
     small, large = Reader(_1=(text, one_doubtful)), Reader(_1=(text.upper(), 0.9))
     assert texts([crop(1, (400, 32))], large, small) == [text.upper()]
+
+
+def test_long_lines_and_all_their_views_are_left_to_the_large_network():
+    long = crop(1, (900, 40), whole=True)
+    long = replace(long, pixels=np.full((32, BRIEF + 1, 1), 1, np.uint8))
+    small, large = Reader(), Reader(_1=("a lnie", 0.5), _100=("a line", 0.9))
+    assert texts([long], large, small) == ["a line"]
+    assert small.saw == [] and large.saw[:2] == [1, 100]
 
 
 def test_a_character_is_not_settled_while_it_is_doubtful():

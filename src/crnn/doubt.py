@@ -1,7 +1,7 @@
 """What becomes of doubtful crops: read again by the large network after a small one, and in other views.
 
-A model may have a small network that reads everything first. What that is sure of is done; the large one reads the
-rest. What is doubtful still, the small one sees in other views (`crnn.views`), and the large one in the two that
+A model may have a small network that reads all but long lines first. What that is sure of is done; the large one reads
+the rest. What is doubtful still, the small one sees in other views (`crnn.views`), and the large one in the two that
 promise most. Without a small network the large one sees all.
 """
 
@@ -30,6 +30,7 @@ from crnn.views import (
     upside_down,
 )
 
+BRIEF = 256  # columns of pixels; the small network is sure of all of a longer line too seldom to be asked
 SETTLED = 0.9  # of a whole text, from which on the small network is as often right as the large one
 UNSURE = 0.92  # of a character on average, below which a crop is also read in other views,
 UNSURE_LONG = 0.95  # and a long line, where one doubtful character counts less
@@ -85,7 +86,7 @@ class Doubt:
         self, crops: Sequence[Crop], read: Read, first: Read | None, prepare: Callable[[View, str | None], Crop]
     ) -> None:
         self.crops, self.read, self.first, self.prepare = crops, read, first, prepare
-        self.glances: list[Reading] = []  # of the small network
+        self.glances: dict[int, Reading] = {}  # of the small network
         self.readings: dict[int, Reading] = {}
 
     def settle(self) -> list[Line]:
@@ -100,10 +101,11 @@ class Doubt:
         wholes = [(i, crop.whole) for i, crop in enumerate(crops) if crop.whole is not None]
         turned = self._looks((i, view) for i, whole in wholes if _tall(crops[i]) for view in running_up_and_down(whole))
         if self.first:
-            found = self.first([*crops, *(look.crop for look in turned)])
-            self.glances = [_if_no_word(crop, reading) for crop, reading in zip(crops, found, strict=False)]
-            self.readings = {i: glance for i, glance in enumerate(self.glances) if _settled(crops[i], glance)}
-            turned = self._best(turned, found[len(crops) :])
+            brief = [i for i, crop in enumerate(crops) if crop.pixels.shape[1] <= BRIEF]
+            found = self.first([*(crops[i] for i in brief), *(look.crop for look in turned)])
+            self.glances = {i: _if_no_word(crops[i], reading) for i, reading in zip(brief, found, strict=False)}
+            self.readings = {i: glance for i, glance in self.glances.items() if _settled(crops[i], glance)}
+            turned = self._best(turned, found[len(brief) :])
         left = [i for i in range(len(crops)) if i not in self.readings]
         found = self.read([*(crops[i] for i in left), *(look.crop for look in turned)])
         self.readings |= {i: _if_no_word(crops[i], reading) for i, reading in zip(left, found, strict=False)}
@@ -134,7 +136,12 @@ class Doubt:
         """Of each kind those that the large network is to read."""
         if not self.first:
             return list(kinds)
-        return [self._best(*each) for each in zip(kinds, _read_together(self.first, kinds), strict=True)]
+        glanced = [[look for look in looks if look.of in self.glances] for looks in kinds]
+        best = [self._best(*each) for each in zip(glanced, _read_together(self.first, glanced), strict=True)]
+        return [
+            each + [look for look in looks if look.of not in self.glances]
+            for each, looks in zip(best, kinds, strict=True)
+        ]
 
     def _best(self, looks: Sequence[_Look], glances: Sequence[Reading]) -> list[_Look]:
         """Of each crop the views in which the small network is surest, and nearly as sure as of the crop itself."""
