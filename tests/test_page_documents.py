@@ -216,6 +216,14 @@ def test_output_with_a_slash_is_a_folder(bar_model, tmp_path):
     assert (tmp_path / "new" / "a.txt").is_file()
 
 
+def test_the_precision_is_that_of_the_model(bar_model, tmp_path):
+    sheet("12").save(tmp_path / "a.png")
+    whole = run("read-page", tmp_path / "a.png", "-m", bar_model, "--precision", "fp32")
+    assert whole.returncode == 0 and whole.stdout.strip()
+    done = run("read-page", tmp_path / "a.png", "-m", bar_model, "--precision", "int8")
+    assert done.returncode and "has no 8-bit weights" in done.stderr and "Traceback" not in done.stderr
+
+
 def test_one_document_is_never_written_over(ten, tmp_path):
     (tmp_path / "link.pdf").symlink_to(ten)
     for output in (ten, tmp_path / "link.pdf"):
