@@ -176,6 +176,9 @@ def test_a_fallback_is_one_sentence_on_stderr(bar_model, tmp_path):
                "bf16")  # fmt: skip
     assert (done.returncode, done.stdout) == (0, "7\n")
     assert done.stderr.splitlines() == ["crnn: engine onnxruntime has no bf16: it is read with fp32"]
+    word = Path(__file__).parent.parent / "examples" / "test_02.jpg"  # by a model of two networks
+    both = run("read", str(word), "--model", "en", "--engine", "onnxruntime", "--precision", "bf16")
+    assert both.stdout == "MASSAGING\n" and both.stderr == done.stderr
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,21 @@
 """The bundled models read what the README says they read."""
 
+import json
 import math
 import random
+import shutil
 from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 
 import crnn
 import pages
 from crnn import image, pretrained
 from crnn.charset import ENGLISH, LATIN, Charset
+from crnn.errors import ModelError
 from crnn.image import load
 from crnn.metrics import edit_distance
 from crnn.synth.corpus import Corpus
@@ -238,6 +242,18 @@ def test_a_small_network_reads_what_is_easy_and_the_large_one_the_rest(english):
 def test_what_is_known_of_a_text_is_asked_of_the_large_network(how):
     reader = crnn.load("en", **how)
     assert reader.first is None and reader.read(EXAMPLES / "test_02.jpg").text == "MASSAGING"
+
+
+def test_a_model_that_names_a_small_one_of_other_characters_is_refused(tmp_path):
+    folder = shutil.copytree(pretrained.find_model("en"), tmp_path / "mine")
+    for file in folder.glob("*.onnx"):
+        graph = onnx.load(file)
+        (card,) = (each for each in graph.metadata_props if each.key == "model.json")
+        card.value = json.dumps(json.loads(card.value) | {"first": "latin"})
+        onnx.save(graph, file)
+    with pytest.raises(ModelError, match="names latin to read before it, which reads other characters"):
+        crnn.load(folder)
+    assert crnn.load(folder, first=False).read(EXAMPLES / "test_02.jpg").text == "MASSAGING"
 
 
 def test_words_are_parted_whichever_network_reads_them():

@@ -61,8 +61,12 @@ def load(
         eight = precision == "int8" and not (pretrained.find_model(name) / INT8).exists()  # small ones gain nothing
         reader.first = load(
             name, engine, precision=None if eight else precision, threads=threads, device=device, turning=False,
-            **decoding,
+            first=False, **decoding,
         )  # fmt: skip
+        if reader.first.charset != reader.charset:
+            raise ModelError(
+                f"model {model} names {name} to read before it, which reads other characters: change that in its card"
+            )
     return reader
 
 

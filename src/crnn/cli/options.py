@@ -113,8 +113,8 @@ def open_reader(model: str, reading: dict[str, Any]) -> Any:
     with warnings.catch_warnings(record=True, category=EngineWarning) as said:
         warnings.simplefilter("always", EngineWarning)
         reader = recognizer.load(model, **reading)
-    for each in said:
-        complain(str(each.message))
+    for sentence in dict.fromkeys(str(each.message) for each in said):  # the small network of a model says the same
+        complain(sentence)
     if (lexicon := reader.decoder.lexicon) and lexicon.left_out:
         complain(f"{len(lexicon.left_out)} words of the lexicon have characters that the model does not know, such as "
                  f"{lexicon.left_out[0]!r}: these are not read")  # fmt: skip
