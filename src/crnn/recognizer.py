@@ -28,7 +28,6 @@ from crnn.views import View, small
 
 BATCH = 64  # crops that the network sees at a time,
 BATCH_PIXELS = BATCH * 256  # and columns of pixels, so that long lines do not multiply the memory
-COARSE = 32  # columns: a network that reads before another is so quick that more widths cost more than padding
 READ_AHEAD = 512  # images of a group, which are sorted by width together;
 PART = 32  # of them a core prepares at a time, and fewer are not worth sharing
 GROUPS = 2  # are under way at a time, so that no core waits for the end of one
@@ -64,7 +63,6 @@ def load(
             name, engine, precision=None if eight else precision, threads=threads, device=device, turning=False,
             first=False, **decoding,
         )  # fmt: skip
-        reader.first._step = COARSE
         if reader.first.charset != reader.charset:
             raise ModelError(
                 f"model {model} names {name} to read before it, which reads other characters: change that in its card"
@@ -88,7 +86,6 @@ class Recognizer:
             raise ModelError(f"model {name} has an unusable model.json: {error}") from None
         # OpenVINO sums up one image of this network in another order than several, and a neighbour must change nothing.
         self._least = 2 if (self.card.get("architecture") or {}).get("name") == "crnn-tiny" else 1
-        self._step = 1  # of the widths at which it reads, coarser than the buckets
         self.decoder = Decoder.create(self.charset, self.card.get("decoder") or {}, **decoding)
         # Where texts are ruled out, no other may come of what is left.
         self._both_widths = set(WIDE.values()) <= set(self.charset.characters) and not (
@@ -196,7 +193,7 @@ class Recognizer:
     def _read_as_they_lie(self, crops: Sequence[Crop], characters: bool, beside: bool, each: Each) -> list[Reading]:
         by_width: dict[int, list[int]] = defaultdict(list)
         for i, crop in enumerate(crops):
-            by_width[-(-crop.bucket // self._step) * self._step].append(i)
+            by_width[crop.bucket].append(i)
         batches: list[tuple[int, int, list[int]]] = []  # width, rows, crops
         for width, members in by_width.items():
             start = 0
