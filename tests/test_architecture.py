@@ -18,7 +18,7 @@ LAYERS = [
     {"header", "image", "views", "ctc", "boxes", "show", "pattern", "lexicon", "language", "splitting", "decoding"},
     {"model", "data", "synth"},
     {"checkpoint", "runtime", "export", "pretrained"},
-    {"doubt", "recognizer"},
+    {"batching", "doubt", "recognizer"},
     {
         "optimiser",
         "devices",
@@ -44,7 +44,7 @@ LAYERS = [
     {"cli"},
     {"__main__"},
 ]
-HEAVY_FREE = {"doubt", "recognizer", "page", "serve"}  # may not load these:
+HEAVY_FREE = {"batching", "doubt", "recognizer", "page", "serve"}  # may not load these:
 HEAVY = {"crnn.data", "crnn.synth", "crnn.training", "torch"}
 FORBIDDEN_NAMES = {"utils", "util", "common", "helpers", "helper", "tools", "misc"}
 

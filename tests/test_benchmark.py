@@ -6,12 +6,13 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 import bars
 import crnn
 from commands import crnn as run
-from crnn import benchmark, image, machine, quantise, recognizer, runtime
+from crnn import batching, benchmark, image, machine, quantise, recognizer, runtime
 from crnn.config import SynthConfig
 from crnn.errors import ConfigError, EngineError, EngineWarning, ModelError
 
@@ -79,11 +80,11 @@ def test_batches_have_few_sizes_and_hold_every_crop():
         for crops in range(1, 300):
             left, rows = crops, []
             while left > 0:
-                rows.append(recognizer._rows(left, width))
+                rows.append(batching.rows(left, width))
                 left -= rows[-1]
             sizes |= set(rows)
             assert sum(rows) < crops + 8
-            assert max(rows) * width <= max(width, recognizer.BATCH_PIXELS)
+            assert max(rows) * width <= max(width, batching.BATCH_PIXELS)
     assert sizes == {1, 2, 4, 8, 16, 32, 64}
 
 
@@ -228,6 +229,13 @@ def test_int8_is_calibrated_checked_and_read_by_both_engines(labelled, tmp_path,
     assert (done.before, done.samples) == (1.0, 6)
     half, eight = ((tmp_path / "small" / name).stat().st_size for name in ("model.onnx", "model-int8.onnx"))
     assert eight < 0.6 * half
+    nodes = onnx.load(str(tmp_path / "small" / "model-int8.onnx")).graph.node
+    made_by = {name: node.op_type for node in nodes for name in node.output}
+    kinds = {
+        kind: [made_by.get(node.input[0]) for node in nodes if node.op_type == kind] for kind in ("Conv", "MatMul")
+    }
+    assert "DequantizeLinear" in kinds["Conv"]
+    assert "DequantizeLinear" not in kinds["MatMul"]  # the head's would cost more than it saves
     data = [file.read_bytes() for file in sorted(labelled.glob("*.jpg"))]
     expected = [line.text for line in crnn.load("en").read_batch(data)]
     for engine in ("openvino", "onnxruntime"):

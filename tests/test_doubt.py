@@ -101,6 +101,12 @@ def test_the_large_network_sees_the_views_that_the_small_one_is_surest_of():
     assert views.made > len(large.saw)
 
 
+def test_a_view_is_not_passed_over_since_the_small_network_sees_nothing_at_all_in_the_crop():
+    small = Reader(_1=("", 0.9), _101=("world", 0.3), **{f"_{number}": ("", 0.8) for number in (100, 102, 103)})
+    large = Reader(_1=("\\", 0.1), _101=("world", 0.95))
+    assert texts([crop(1, (60, 40), whole=True)], large, small) == ["world"]
+
+
 @pytest.mark.parametrize("text", ["/", "\\"])
 def test_a_stroke_as_wide_as_a_word_is_not_settled(text):
     small, large = Reader(_1=(text, 0.99)), Reader(_1=("word", 0.8))

@@ -321,7 +321,7 @@ def test_too_wide_crop_says_what_to_do():
 @given(st.integers(1, 5000))
 def test_bucket_is_the_next_of_few_widths(width):
     padded = image.bucket(width)
-    step = 16 if width <= 256 else 32 if width <= 512 else 64
+    step = 32 if width <= 512 else 64
     assert width <= padded < width + step
     assert padded % step == 0
     assert image.bucket(padded) == padded

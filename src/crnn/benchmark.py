@@ -24,12 +24,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crnn import image, machine, pretrained
+from crnn.batching import BATCH
 from crnn.data.sources import open_source
 from crnn.errors import ConfigError, CrnnError, EngineWarning
-from crnn.recognizer import BATCH, Recognizer, load
+from crnn.recognizer import Recognizer, load
 from crnn.runtime import ENGINES, Engine
 
-WIDTHS = (48, 112, 208, 512)  # padded widths of the table; a word is about 100 wide, a line 500
+WIDTHS = (64, 128, 224, 512)  # padded widths of the table; a word is about 100 wide, a line 500
 BATCHES = (1, 8, BATCH)
 PARTS = ("reading", "start-up", "preparing", "rendering", "training")
 _TRAINING_STEPS = 48  # three chunks of the loader: it waits once for each

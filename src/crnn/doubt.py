@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from heapq import nlargest
 from itertools import islice
 from operator import itemgetter
-from typing import TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from crnn import image
 from crnn.document import Line
@@ -37,6 +37,7 @@ UNSURE_LONG = 0.95  # and a long line, where one doubtful character counts less
 NEARLY = 0.01  # less sure than the first reading is sure enough to look at more views of a kind
 PROMISING, VIEWS = 0.1, 2  # less sure than of the crop itself the small network may be of a view; of so many views
 STROKE = 0.6  # width over height of a crop of a slash alone, at most
+PART = 8  # crops of which a core prepares the views at a time
 STRANGE = 0.85  # below which it is also read upside down
 
 
@@ -65,6 +66,9 @@ class Reading:
     sure: float
 
 
+T = TypeVar("T")
+Each: TypeAlias = Callable[[Callable[..., Any], Iterable[Any]], Iterator[Any]]
+"""`map`, or that of threads."""
 Read: TypeAlias = Callable[[Sequence[Crop]], list[Reading]]
 """Crops as they lie, in their order."""
 
@@ -83,9 +87,14 @@ class Doubt:
     together is."""
 
     def __init__(
-        self, crops: Sequence[Crop], read: Read, first: Read | None, prepare: Callable[[View, str | None], Crop]
+        self,
+        crops: Sequence[Crop],
+        read: Read,
+        first: Read | None,
+        prepare: Callable[[View, str | None], Crop],
+        each: Each = map,
     ) -> None:
-        self.crops, self.read, self.first, self.prepare = crops, read, first, prepare
+        self.crops, self.read, self.first, self.prepare, self.each = crops, read, first, prepare, each
         self.glances: dict[int, Reading] = {}  # of the small network
         self.readings: dict[int, Reading] = {}
 
@@ -99,7 +108,9 @@ class Doubt:
         """
         crops = self.crops
         wholes = [(i, crop.whole) for i, crop in enumerate(crops) if crop.whole is not None]
-        turned = self._looks((i, view) for i, whole in wholes if _tall(crops[i]) for view in running_up_and_down(whole))
+        [turned] = self._looks(
+            [(i, whole) for i, whole in wholes if _tall(crops[i])], lambda _, whole: running_up_and_down(whole)
+        )
         if self.first:
             brief = [i for i, crop in enumerate(crops) if crop.pixels.shape[1] <= BRIEF]
             found = self.first([*(crops[i] for i in brief), *(look.crop for look in turned)])
@@ -112,12 +123,14 @@ class Doubt:
         self._choose(turned, found[len(left) :])
 
         unsure = self._doubtful(wholes)
-        strange = [(i, whole) for i, whole in unsure if self.readings[i].sure < STRANGE and not _tall(crops[i])]
-        kinds = self._promising(
-            self._looks((i, view) for i, whole in unsure for view in by_colour(whole)),
-            self._looks((i, view) for i, whole in unsure for view in _seen_otherwise(crops[i], whole)),
-            self._looks((i, view) for i, whole in strange for view in upside_down(whole)),
+        strange = {i for i, _ in unsure if self.readings[i].sure < STRANGE and not _tall(crops[i])}
+        views = self._looks(
+            unsure,
+            lambda _, whole: by_colour(whole),
+            lambda i, whole: _seen_otherwise(crops[i], whole),
+            lambda i, whole: upside_down(whole) if i in strange else (),
         )
+        kinds = self._promising(*views)
         coloured, otherwise, overturned = zip(kinds, _read_together(self.read, kinds), strict=True)
         self._choose(*coloured)
         doubtful = {i for i, _ in self._doubtful(unsure)}
@@ -129,8 +142,17 @@ class Doubt:
     def _doubtful(self, wholes: list[tuple[int, image.Image]]) -> list[tuple[int, image.Image]]:
         return [(i, whole) for i, whole in wholes if _doubtful(self.crops[i], self.readings[i])]
 
-    def _looks(self, views: Iterable[tuple[int, View]]) -> list[_Look]:
-        return [_Look(i, view, self.prepare(view, self.crops[i].path)) for i, view in views]
+    def _looks(self, of: Sequence[tuple[int, T]], *kinds: Callable[[int, T], Iterable[View]]) -> list[list[_Look]]:
+        """Views of crops by their numbers, those of each kind, which all cores prepare."""
+
+        def see(some: Sequence[tuple[int, T]]) -> list[list[_Look]]:
+            return [
+                [_Look(i, view, self.prepare(view, self.crops[i].path)) for i, each in some for view in kind(i, each)]
+                for kind in kinds
+            ]
+
+        parts = list(self.each(see, [of[start : start + PART] for start in range(0, len(of), PART)]))
+        return [[look for part in parts for look in part[number]] for number in range(len(kinds))]
 
     def _promising(self, *kinds: list[_Look]) -> list[list[_Look]]:
         """Of each kind those that the large network is to read."""
@@ -147,8 +169,8 @@ class Doubt:
         """Of each crop the views in which the small network is surest, and nearly as sure as of the crop itself."""
         sure: dict[int, list[tuple[float, _Look]]] = defaultdict(list)
         for look, glance in zip(looks, glances, strict=True):
-            if glance.sure > self.glances[look.of].sure - PROMISING:
-                sure[look.of].append((glance.sure, look))
+            if (promise := _promise(glance)) > _promise(self.glances[look.of]) - PROMISING:
+                sure[look.of].append((promise, look))
         best = [nlargest(VIEWS, each, key=itemgetter(0)) for each in sure.values()]
         return [look for each in best for _, look in each]
 
@@ -165,7 +187,7 @@ class Doubt:
                     self.readings[i] = Reading(_seen_back(line, view, self.crops[i]), sure)
                 if sure > surest[i]:
                     onward[i], surest[i] = view, sure
-            [looks] = self._promising(self._looks((i, each) for i, view in onward.items() for each in view.further()))
+            [looks] = self._promising(*self._looks(list(onward.items()), lambda _, view: view.further()))
             found = self.read([look.crop for look in looks])
 
 
@@ -186,6 +208,11 @@ def _settled(crop: Crop, glance: Reading) -> bool:
 
 def _doubtful(crop: Crop, reading: Reading) -> bool:
     return reading.sure < (UNSURE_LONG if crop.width > LONG * crop.height else UNSURE)
+
+
+def _promise(glance: Reading) -> float:
+    """How sure the small network is of a text; that it sees none says little of what the large one will."""
+    return glance.sure if glance.line.text else 0.0
 
 
 def _if_no_word(crop: Crop, reading: Reading) -> Reading:

@@ -120,12 +120,12 @@ def prepare(image: Image, preprocessing: Preprocessing) -> Image:
 
 
 def bucket(width: int) -> int:
-    """The padded width of a crop: the next multiple of 16 up to 256, of 32 up to 512, of 64 above.
+    """The padded width of a crop: the next multiple of 32 up to 512, of 64 above.
 
-    Engines are slow on many shapes. A crop is always read at its own bucket's width, alone or in a batch, so that the
-    padding is part of its answer's definition and no neighbour can change it.
+    Engines are slow on many shapes and on batches of a few. A crop is always read at its own bucket's width, alone or
+    in a batch, so that the padding is part of its answer's definition and no neighbour can change it.
     """
-    step = 16 if width <= 256 else 32 if width <= 512 else 64
+    step = 32 if width <= 512 else 64
     return math.ceil(width / step) * step
 
 

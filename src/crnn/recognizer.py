@@ -3,37 +3,32 @@
 from __future__ import annotations
 
 import sys
-from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from crnn import boxes, ctc, image, pretrained
+from crnn.batching import TOGETHER, Batch, Logits, batches, neighbours, stacked
 from crnn.card import INT8
 from crnn.charset import BLANK, Charset
 from crnn.decoding import Decoder
 from crnn.document import Box, Character, Line
-from crnn.doubt import Crop, Doubt, Read, Reading
+from crnn.doubt import Crop, Doubt, Each, Read, Reading
 from crnn.errors import CharsetError, CrnnError, ImageError, ModelError
 from crnn.image import ImageSource, Preprocessing
 from crnn.marks import WIDE, kept, typeset
 from crnn.runtime import Engine, open_engine
 from crnn.views import View, small
 
-BATCH = 64  # crops that the network sees at a time,
-BATCH_PIXELS = BATCH * 256  # and columns of pixels, so that long lines do not multiply the memory
 READ_AHEAD = 512  # images of a group, which are sorted by width together;
 PART = 32  # of them a core prepares at a time, and fewer are not worth sharing
 GROUPS = 2  # are under way at a time, so that no core waits for the end of one
-
-Each: TypeAlias = Callable[[Callable[..., Any], Iterable[Any]], Iterator[Any]]
-"""`map`, or that of threads."""
 
 
 def load(
@@ -183,7 +178,7 @@ class Recognizer:
             return lambda crops: reader._read_as_they_lie(crops, characters, beside, each)
 
         first = reading(self.first) if self.first else None
-        return Doubt(crops, reading(self), first, self._seen).settle()
+        return Doubt(crops, reading(self), first, self._seen, each).settle()
 
     def _seen(self, view: View, path: str | None) -> Crop:
         height, width = view.pixels.shape[:2]
@@ -191,28 +186,25 @@ class Recognizer:
         return Crop(image.prepare(view.pixels, settings), width, height, path)
 
     def _read_as_they_lie(self, crops: Sequence[Crop], characters: bool, beside: bool, each: Each) -> list[Reading]:
-        by_width: dict[int, list[int]] = defaultdict(list)
-        for i, crop in enumerate(crops):
-            by_width[crop.bucket].append(i)
-        batches: list[tuple[int, int, list[int]]] = []  # width, rows, crops
-        for width, members in by_width.items():
-            start = 0
-            while start < len(members):
-                rows = max(self._least, _rows(len(members) - start, width))
-                batches.append((width, rows, members[start : start + rows]))
-                start += rows
-        batches.sort(key=lambda batch: -batch[0] * batch[1])  # the largest first, to end on all cores at once
+        def run(batch: Batch) -> Logits:
+            return self._logits([crops[i].pixels for i in batch.members], batch.width, batch.rows, beside)
 
-        def read(batch: tuple[int, int, list[int]]) -> list[Reading]:
-            width, rows, members = batch
-            chosen = [crops[i] for i in members]
-            decodings = self._decode([crop.pixels for crop in chosen], width, rows, beside)
-            lines = self._lines(chosen, decodings) if characters else self._texts(chosen, decodings)
-            return [_reading(line, decoding) for line, decoding in zip(lines, decodings, strict=True)]
+        def keep(batch: Batch) -> tuple[Batch, Logits]:
+            return batch, run(batch).copy()
 
-        readings: dict[int, Reading] = {}
-        for (_, _, members), found in zip(batches, each(read, batches), strict=True):
-            readings.update(zip(members, found, strict=True))
+        def decode(part: Sequence[tuple[Batch, Logits]]) -> dict[int, Reading]:
+            members = [i for batch, _ in part for i in batch.members]
+            found = self._readings([crops[i] for i in members], stacked([logits for _, logits in part]), characters)
+            return dict(zip(members, found, strict=True))
+
+        column = self.charset.num_classes / self.preprocessing.stride  # logits per pixel of width
+        chosen = batches([crop.bucket for crop in crops], self._least)
+        large = [batch for batch in chosen if batch.rows * batch.width * column > TOGETHER]
+        small = [batch for batch in chosen if batch.rows * batch.width * column <= TOGETHER]
+        at_once, kept = each(lambda batch: decode([(batch, run(batch))]), large), each(keep, small)
+        found = list(at_once)
+        found += each(decode, neighbours(kept))
+        readings = {i: reading for part in found for i, reading in part.items()}
         return [readings[i] for i in range(len(crops))]
 
     def _read_group(
@@ -223,23 +215,29 @@ class Recognizer:
         lines = iter(self._read_crops([crop for crop in tried if isinstance(crop, Crop)], characters, beside, each))
         return [next(lines) if isinstance(crop, Crop) else crop for crop in tried]
 
-    def _decode(self, crops: Sequence[image.Image], width: int, rows: int, beside: bool) -> list[ctc.Decoding]:
-        stride = self.preprocessing.stride
+    def _logits(self, crops: Sequence[image.Image], width: int, rows: int, beside: bool) -> Logits:
+        """(N, T, C) of N crops, which an engine may overwrite when this thread calls again."""
         if width > self.preprocessing.max_width:
             rows = len(crops)
             logits = np.stack([self._read_windows(crop, width, beside) for crop in crops])
         else:
             logits = self.engine.run(image.stack(crops, width, rows), beside, passing=True)
-        expected = (rows, image.timesteps(width, stride), self.charset.num_classes)
+        expected = (rows, image.timesteps(width, self.preprocessing.stride), self.charset.num_classes)
         if logits.shape != expected:
             raise ModelError(
                 f"model {self.name} gives logits of shape {logits.shape} where its model.json promises {expected}: "
                 "export it again"
             )
-        return self.decoder(logits[: len(crops)], [image.timesteps(crop.shape[1], stride) for crop in crops])
+        return logits[: len(crops)]
 
-    def _read_windows(self, crop: image.Image, width: int, beside: bool) -> NDArray[np.float32]:
-        """Logits (T, C) of a prepared crop as if padded to `width`, put together from windows that overlap.
+    def _readings(self, crops: Sequence[Crop], logits: Logits, characters: bool) -> list[Reading]:
+        steps = [image.timesteps(crop.pixels.shape[1], self.preprocessing.stride) for crop in crops]
+        decodings = self.decoder(logits, steps)
+        lines = self._lines(crops, decodings) if characters else self._texts(crops, decodings)
+        return [_reading(line, decoding) for line, decoding in zip(lines, decodings, strict=True)]
+
+    def _read_windows(self, crop: image.Image, width: int, beside: bool) -> Logits:
+        """(T, C) of a prepared crop as if padded to `width`, put together from windows that overlap.
 
         A window sees less than the whole line only near its ends, so two are joined in the middle of what they share,
         between two characters.
@@ -306,18 +304,6 @@ class Recognizer:
 def _reading(line: Line, decoding: ctc.Decoding) -> Reading:
     probability = decoding.confidence if decoding.among_all is None else decoding.among_all
     return Reading(line, float(probability ** (1 / max(1, len(line.text)))))
-
-
-def _rows(left: int, width: int) -> int:
-    """How many rows the next batch has when so many crops of a width are left.
-
-    Engines prepare anew for every shape that they have not seen, which takes as long as reading many crops: batches
-    have 1, 2, 4, 8, 16, 32 or 64 rows and nothing between. Up to 8, and where fewer than 4 are missing, empty rows fill
-    them up: as many as the last of several batches would have, or few.
-    """
-    most = 1 << (max(1, min(BATCH, BATCH_PIXELS // width)).bit_length() - 1)
-    full = 1 << (left - 1).bit_length()
-    return min(most, full if left <= 8 or full - left < 4 else full // 2)
 
 
 def _parted(characters: list[Character], text: str) -> list[Character]:
