@@ -109,6 +109,7 @@ class _OpenVINO:
             self._model = frontend.convert(frontend.load(str(file)))
         except Exception as error:  # its exceptions have no common base of their own
             raise ModelError(f"{file} cannot be opened: {_last_line(error)}") from None
+        _begin_with_zeros(self._model)
         try:
             text = self._model.get_rt_info(["framework", CARD]).value
         except RuntimeError:
@@ -202,6 +203,24 @@ class _Torch:
         with torch.inference_mode(), torch.autocast(self._device, torch.bfloat16, enabled=self._half):
             logits: NDArray[np.float32] = self._network(torch.from_numpy(batch).to(self._device)).float().cpu().numpy()
         return logits
+
+
+def _begin_with_zeros(model: Any) -> None:
+    """Make the zeros that LSTMs begin with from what goes into them.
+
+    ONNX makes them of its shape. OpenVINO finds that shape at the first convolution, and for the sake of it no longer
+    adds that one's bias in passing, which costs a small network a tenth of its time.
+    """
+    from openvino import opset13 as ops
+
+    for node in model.get_ordered_ops():
+        if node.get_type_name() == "LSTMSequence":
+            sequence, (ways, _, hidden) = node.input_value(0), node.input_value(5).get_shape()  # (N, T, C); of h to h
+            columns = node.input_value(4).get_shape()[2]
+            first = ops.gather(sequence, [0] * ways, 1)  # (N, ways, C)
+            zeros = ops.matmul(first, np.zeros((columns, hidden), np.float32), False, False)
+            for state in (1, 2):
+                node.input(state).replace_source_output(zeros.output(0))
 
 
 def _fall_back(why: str, what: str) -> None:
