@@ -79,6 +79,7 @@ class Recognizer:
             self.preprocessing = Preprocessing.from_dict(self.card["preprocessing"])
         except (KeyError, TypeError, AttributeError, CharsetError) as error:
             raise ModelError(f"model {name} has an unusable model.json: {error}") from None
+        self._any_width = replace(self.preprocessing, max_width=sys.maxsize)
         # OpenVINO sums up one image of this network in another order than several, and a neighbour must change nothing.
         self._least = 2 if (self.card.get("architecture") or {}).get("name") == "crnn-tiny" else 1
         self.decoder = Decoder.create(self.charset, self.card.get("decoder") or {}, **decoding)
@@ -147,7 +148,7 @@ class Recognizer:
         path = str(source) if isinstance(source, (str, Path)) else None
         pixels = image.load(source, name, max_pixels)
         height, width = pixels.shape[:2]
-        settings = replace(self.preprocessing, max_width=sys.maxsize) if any_width else self.preprocessing
+        settings = self._any_width if any_width else self.preprocessing
         # Not too long, lying or standing.
         short = max(width, height) <= self.preprocessing.max_width * min(width, height) / self.preprocessing.height
         try:
@@ -182,8 +183,8 @@ class Recognizer:
 
     def _seen(self, view: View, path: str | None) -> Crop:
         height, width = view.pixels.shape[:2]
-        settings = replace(self.preprocessing, max_width=sys.maxsize)  # a line may just have fitted
-        return Crop(image.prepare(view.pixels, settings), width, height, path)
+        prepared = image.prepare(view.pixels, self._any_width)  # a line may just have fitted
+        return Crop(prepared, width, height, path)
 
     def _read_as_they_lie(self, crops: Sequence[Crop], characters: bool, beside: bool, each: Each) -> list[Reading]:
         def run(batch: Batch) -> Logits:
