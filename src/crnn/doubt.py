@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from heapq import nlargest
 from itertools import islice
 from operator import itemgetter
-from typing import Any, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 from crnn import image
 from crnn.document import Line
@@ -37,7 +37,6 @@ UNSURE_LONG = 0.95  # and a long line, where one doubtful character counts less
 NEARLY = 0.01  # less sure than the first reading is sure enough to look at more views of a kind
 PROMISING, VIEWS = 0.1, 2  # less sure than of the crop itself the small network may be of a view; of so many views
 STROKE = 0.6  # width over height of a crop of a slash alone, at most
-PART = 8  # crops of which a core prepares the views at a time
 STRANGE = 0.85  # below which it is also read upside down
 
 
@@ -67,8 +66,6 @@ class Reading:
 
 
 T = TypeVar("T")
-Each: TypeAlias = Callable[[Callable[..., Any], Iterable[Any]], Iterator[Any]]
-"""`map`, or that of threads."""
 Read: TypeAlias = Callable[[Sequence[Crop]], list[Reading]]
 """Crops as they lie, in their order."""
 
@@ -92,9 +89,8 @@ class Doubt:
         read: Read,
         first: Read | None,
         prepare: Callable[[View, str | None], Crop],
-        each: Each = map,
     ) -> None:
-        self.crops, self.read, self.first, self.prepare, self.each = crops, read, first, prepare, each
+        self.crops, self.read, self.first, self.prepare = crops, read, first, prepare
         self.glances: dict[int, Reading] = {}  # of the small network
         self.readings: dict[int, Reading] = {}
 
@@ -143,16 +139,11 @@ class Doubt:
         return [(i, whole) for i, whole in wholes if _doubtful(self.crops[i], self.readings[i])]
 
     def _looks(self, of: Sequence[tuple[int, T]], *kinds: Callable[[int, T], Iterable[View]]) -> list[list[_Look]]:
-        """Views of crops by their numbers, those of each kind, which all cores prepare."""
-
-        def see(some: Sequence[tuple[int, T]]) -> list[list[_Look]]:
-            return [
-                [_Look(i, view, self.prepare(view, self.crops[i].path)) for i, each in some for view in kind(i, each)]
-                for kind in kinds
-            ]
-
-        parts = list(self.each(see, [of[start : start + PART] for start in range(0, len(of), PART)]))
-        return [[look for part in parts for look in part[number]] for number in range(len(kinds))]
+        """Views of crops by their numbers, those of each kind."""
+        return [
+            [_Look(i, view, self.prepare(view, self.crops[i].path)) for i, each in of for view in kind(i, each)]
+            for kind in kinds
+        ]
 
     def _promising(self, *kinds: list[_Look]) -> list[list[_Look]]:
         """Of each kind those that the large network is to read."""

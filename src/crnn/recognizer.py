@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from crnn.card import INT8
 from crnn.charset import BLANK, Charset
 from crnn.decoding import Decoder
 from crnn.document import Box, Character, Line
-from crnn.doubt import Crop, Doubt, Each, Read, Reading
+from crnn.doubt import Crop, Doubt, Read, Reading
 from crnn.errors import CharsetError, CrnnError, ImageError, ModelError
 from crnn.image import ImageSource, Preprocessing
 from crnn.marks import WIDE, kept, typeset
@@ -29,6 +29,9 @@ from crnn.views import View, small
 READ_AHEAD = 512  # images of a group, which are sorted by width together;
 PART = 32  # of them a core prepares at a time, and fewer are not worth sharing
 GROUPS = 2  # are under way at a time, so that no core waits for the end of one
+
+Each: TypeAlias = Callable[[Callable[..., Any], Iterable[Any]], Iterator[Any]]
+"""`map`, or that of threads."""
 
 
 def load(
@@ -179,7 +182,7 @@ class Recognizer:
             return lambda crops: reader._read_as_they_lie(crops, characters, beside, each)
 
         first = reading(self.first) if self.first else None
-        return Doubt(crops, reading(self), first, self._seen, each).settle()
+        return Doubt(crops, reading(self), first, self._seen).settle()
 
     def _seen(self, view: View, path: str | None) -> Crop:
         height, width = view.pixels.shape[:2]
