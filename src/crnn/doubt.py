@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from heapq import nlargest
 from itertools import islice
 from operator import itemgetter
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 from crnn import image
 from crnn.document import Line
@@ -65,7 +65,6 @@ class Reading:
     sure: float
 
 
-T = TypeVar("T")
 Read: TypeAlias = Callable[[Sequence[Crop]], list[Reading]]
 """Crops as they lie, in their order."""
 
@@ -84,11 +83,7 @@ class Doubt:
     together is."""
 
     def __init__(
-        self,
-        crops: Sequence[Crop],
-        read: Read,
-        first: Read | None,
-        prepare: Callable[[View, str | None], Crop],
+        self, crops: Sequence[Crop], read: Read, first: Read | None, prepare: Callable[[View, str | None], Crop]
     ) -> None:
         self.crops, self.read, self.first, self.prepare = crops, read, first, prepare
         self.glances: dict[int, Reading] = {}  # of the small network
@@ -104,9 +99,7 @@ class Doubt:
         """
         crops = self.crops
         wholes = [(i, crop.whole) for i, crop in enumerate(crops) if crop.whole is not None]
-        [turned] = self._looks(
-            [(i, whole) for i, whole in wholes if _tall(crops[i])], lambda _, whole: running_up_and_down(whole)
-        )
+        turned = self._looks((i, view) for i, whole in wholes if _tall(crops[i]) for view in running_up_and_down(whole))
         if self.first:
             brief = [i for i, crop in enumerate(crops) if crop.pixels.shape[1] <= BRIEF]
             found = self.first([*(crops[i] for i in brief), *(look.crop for look in turned)])
@@ -119,14 +112,12 @@ class Doubt:
         self._choose(turned, found[len(left) :])
 
         unsure = self._doubtful(wholes)
-        strange = {i for i, _ in unsure if self.readings[i].sure < STRANGE and not _tall(crops[i])}
-        views = self._looks(
-            unsure,
-            lambda _, whole: by_colour(whole),
-            lambda i, whole: _seen_otherwise(crops[i], whole),
-            lambda i, whole: upside_down(whole) if i in strange else (),
+        strange = [(i, whole) for i, whole in unsure if self.readings[i].sure < STRANGE and not _tall(crops[i])]
+        kinds = self._promising(
+            self._looks((i, view) for i, whole in unsure for view in by_colour(whole)),
+            self._looks((i, view) for i, whole in unsure for view in _seen_otherwise(crops[i], whole)),
+            self._looks((i, view) for i, whole in strange for view in upside_down(whole)),
         )
-        kinds = self._promising(*views)
         coloured, otherwise, overturned = zip(kinds, _read_together(self.read, kinds), strict=True)
         self._choose(*coloured)
         doubtful = {i for i, _ in self._doubtful(unsure)}
@@ -138,12 +129,8 @@ class Doubt:
     def _doubtful(self, wholes: list[tuple[int, image.Image]]) -> list[tuple[int, image.Image]]:
         return [(i, whole) for i, whole in wholes if _doubtful(self.crops[i], self.readings[i])]
 
-    def _looks(self, of: Sequence[tuple[int, T]], *kinds: Callable[[int, T], Iterable[View]]) -> list[list[_Look]]:
-        """Views of crops by their numbers, those of each kind."""
-        return [
-            [_Look(i, view, self.prepare(view, self.crops[i].path)) for i, each in of for view in kind(i, each)]
-            for kind in kinds
-        ]
+    def _looks(self, views: Iterable[tuple[int, View]]) -> list[_Look]:
+        return [_Look(i, view, self.prepare(view, self.crops[i].path)) for i, view in views]
 
     def _promising(self, *kinds: list[_Look]) -> list[list[_Look]]:
         """Of each kind those that the large network is to read."""
@@ -178,7 +165,7 @@ class Doubt:
                     self.readings[i] = Reading(_seen_back(line, view, self.crops[i]), sure)
                 if sure > surest[i]:
                     onward[i], surest[i] = view, sure
-            [looks] = self._promising(*self._looks(list(onward.items()), lambda _, view: view.further()))
+            [looks] = self._promising(self._looks((i, each) for i, view in onward.items() for each in view.further()))
             found = self.read([look.crop for look in looks])
 
 

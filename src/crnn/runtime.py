@@ -109,12 +109,12 @@ class _OpenVINO:
             self._model = frontend.convert(frontend.load(str(file)))
         except Exception as error:  # its exceptions have no common base of their own
             raise ModelError(f"{file} cannot be opened: {_last_line(error)}") from None
-        _begin_with_zeros(self._model)
         try:
             text = self._model.get_rt_info(["framework", CARD]).value
         except RuntimeError:
             text = None
         self.card = parse_card(text, str(file))
+        _begin_with_zeros(self._model)
         self._file = file
         self._compiled: dict[int, Any] = {}  # by the number of streams
         # OpenVINO's table of types is made when first asked for. Two threads that ask at once can wait for each other
