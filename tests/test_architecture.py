@@ -14,7 +14,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 # From the bottom up. Every file belongs to the layer that lists it or its folder, and imports from layers below only,
 # or from its own. Recognizer and runtime look into higher or equal layers nowhere.
 LAYERS = [
-    {"errors", "charset", "marks", "card", "metrics", "document", "config", "presets", "machine"},
+    {"errors", "charset", "marks", "card", "metrics", "document", "config", "presets", "machine", "usercache"},
     {"header", "image", "views", "ctc", "boxes", "show", "pattern", "lexicon", "language", "splitting", "decoding"},
     {"model", "data", "synth"},
     {"checkpoint", "runtime", "export", "pretrained"},

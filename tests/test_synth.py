@@ -38,11 +38,6 @@ def striped(characters: int) -> np.ndarray:
     return np.tile(np.array([[[0], [255]]], np.uint8), (20, 5 * characters, 3))
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
 def test_the_same_seed_gives_the_same_folder_whatever_the_number_of_workers(tmp_path):
     for workers in (1, 3):
         assert list(generate(renderer(seed=5), tmp_path / str(workers), 230, workers))[-1] == 230

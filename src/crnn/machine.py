@@ -15,14 +15,7 @@ def cores() -> int:
 
 def describe() -> dict[str, Any]:
     """Processor, cores, memory in bytes where it is known, and the versions that speed depends on."""
-    processor = platform.processor() or platform.machine()
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            processor = next(
-                (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), processor
-            )
-    except OSError:
-        pass
+    processor = _processor("model name") or platform.processor() or platform.machine()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None
     return {
         "processor": processor,
@@ -31,6 +24,20 @@ def describe() -> dict[str, Any]:
         "system": platform.system(),
         "python": platform.python_version(),
     }
+
+
+def instructions() -> str:
+    """What tells processors apart that compute with other instructions, as far as the system says."""
+    return _processor("flags", "Features") or f"{platform.machine()} {platform.processor()}"
+
+
+def _processor(*names: str) -> str | None:
+    """The first core's line of one of these names, on Linux."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(names)), None)
+    except OSError:
+        return None
 
 
 def keep_memory() -> None:

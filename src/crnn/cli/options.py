@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable
 from enum import StrEnum
 from functools import wraps
@@ -110,6 +111,8 @@ def open_reader(model: str, reading: dict[str, Any]) -> Any:
     from crnn import recognizer
     from crnn.errors import EngineWarning
 
+    if reading.get("engine", Engine.openvino) == Engine.openvino:
+        _without_converters()
     with warnings.catch_warnings(record=True, category=EngineWarning) as said:
         warnings.simplefilter("always", EngineWarning)
         reader = recognizer.load(model, **reading)
@@ -119,3 +122,14 @@ def open_reader(model: str, reading: dict[str, Any]) -> Any:
         complain(f"{len(lexicon.left_out)} words of the lexicon have characters that the model does not know, such as "
                  f"{lexicon.left_out[0]!r}: these are not read")  # fmt: skip
     return reader
+
+
+def _without_converters() -> None:
+    """Load OpenVINO alone: its converters of other frameworks' models, which no command uses, take as long as it."""
+    if "openvino" not in sys.modules:
+        converters = "openvino.tools.ovc"
+        sys.modules[converters] = None  # type: ignore[assignment]  # "is not there"
+        try:
+            import openvino  # noqa: F401
+        finally:
+            del sys.modules[converters]

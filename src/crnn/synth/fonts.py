@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -18,6 +17,7 @@ import numpy as np
 from fontTools.ttLib import TTCollection, TTFont, TTLibError
 from PIL import Image, ImageDraw, ImageFont
 
+from crnn import usercache
 from crnn.charset import Charset
 from crnn.data import parallel
 from crnn.errors import DataError
@@ -27,6 +27,7 @@ logging.getLogger("fontTools").setLevel(logging.ERROR)  # bytes too many in a ta
 _SUFFIXES = {".ttf", ".otf", ".ttc", ".otc"}
 _PROBE_SIZE = 40  # pixels per em at which glyphs are compared
 _SAME_CASE = 0.93  # correlation above which a lower-case glyph counts as a drawn capital
+_KEPT = 24  # answers about so many sets of fonts
 _READABLE = 0.55  # mean correlation with the other faces below which a face is taken for dingbats or ornaments
 
 
@@ -97,17 +98,12 @@ def find_faces(folders: Iterable[str | Path], charset: Charset, workers: int | N
         stat = path.stat()
         key.update(f"{path}\0{numbers}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
     key.update(charset.characters.encode() + Path(__file__).read_bytes())
-    cache = (
-        Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "crnn" / f"faces-{key.hexdigest()[:24]}.json"
-    )
-    if cache.is_file():
-        entries = json.loads(cache.read_text("utf-8"))
+    name = f"{key.hexdigest()[:24]}.faces"
+    if (kept := usercache.read(name)) is not None:
+        entries = json.loads(kept)
     else:
         entries = _probe_all(jobs, workers)
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        partial = cache.with_suffix(f".{os.getpid()}.part")
-        partial.write_text(json.dumps(entries, ensure_ascii=False), "utf-8")
-        partial.replace(cache)
+        usercache.write(name, json.dumps(entries, ensure_ascii=False).encode(), _KEPT)
     faces = [Face(path, index, frozenset(characters)) for path, index, characters in entries]
     if not faces:
         where = ", ".join(map(str, places)) or "the system's font folders"
