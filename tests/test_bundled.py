@@ -244,6 +244,13 @@ def test_what_is_known_of_a_text_is_asked_of_the_large_network(how):
     assert reader.first is None and reader.read(EXAMPLES / "test_02.jpg").text == "MASSAGING"
 
 
+def test_what_is_plain_is_read_by_the_small_network_where_words_are_only_expected():
+    reader = crnn.load("en", decoder="lexicon-soft", lexicon=["massacring"])
+    assert reader.first.name == "en-tiny"
+    assert reader.first.decoder.lexicon is None
+    assert reader.read(EXAMPLES / "test_02.jpg").text == "MASSAGING"
+
+
 def test_a_model_that_names_a_small_one_of_other_characters_is_refused(tmp_path):
     folder = shutil.copytree(pretrained.find_model("en"), tmp_path / "mine")
     for file in folder.glob("*.onnx"):

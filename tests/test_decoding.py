@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from crnn import ctc
 from crnn.charset import Charset
-from crnn.decoding import LISTED, Decoder
+from crnn.decoding import Decoder
 from crnn.errors import ConfigError, DataError
-from crnn.lexicon import CROWD, Lexicon
+from crnn.lexicon import CROWD, LISTED, Lexicon
 from crnn.pattern import characters, compile_pattern
 
 CLASSES = 4
@@ -265,7 +265,7 @@ def test_the_best_word_is_the_most_probable_one(batch):
 
 @given(grids(steps=5), st.floats(-30, 0))
 def test_no_word_below_the_floor_is_found(batch, floor):
-    best = max(folded_sums(batch, ABC, WORDS).values())
+    best = max(folded_sums(batch, ABC, WORDS).values()) + np.log(LISTED)
     found = Lexicon(WORDS, ABC).best(batch, [floor])[0]
     if abs(best - floor) > 1e-6:
         assert (found is not None) == (best > floor)
@@ -405,6 +405,21 @@ def test_soft_takes_a_word_unless_another_text_is_far_better(batch):
     margin = words[best] - exact[free] + np.log(LISTED)
     if abs(margin) > 1e-6:
         assert (text in WORDS) if margin > 0 else (text == ABC.decode(free))
+
+
+def test_of_words_that_look_alike_the_frequent_one_is_read_where_the_list_is_ranked():
+    words = [f"{a}{b}" for a in "xyz" for b in "cdefgh"] + ["ab", "ba"]
+    charset = Charset("abcdefghxyz")
+    logits = np.zeros((1, 4, 12))
+    logits[0, [1, 3], 0] = 30  # columns that are blank; of the others nobody can tell a from b
+    logits[0, [0, 2], 1:3] = 30
+    for order in (words, words[::-1]):
+        found = Decoder(charset, lexicon=Lexicon(order, charset, ranked=True))(logits, [4])[0]
+        assert charset.decode(found.classes) == min(("ab", "ba"), key=order.index)
+    plain = Decoder(charset, lexicon=Lexicon(words, charset))(logits, [4])[0]
+    assert plain.confidence == pytest.approx(LISTED * 0.25 / (1 + (LISTED - 1) * 0.25))
+    logits[0, [0, 2], 1] += 20  # "aa", which is not listed: far more probable than either
+    assert charset.decode(Decoder(charset, "lexicon-soft", lexicon=words)(logits, [4])[0].classes) == "aa"
 
 
 def test_temperature_changes_confidence_not_text():

@@ -25,7 +25,6 @@ from crnn.pattern import characters, compile_pattern
 from crnn.splitting import WordSplitter
 
 DECODERS = ("greedy", "beam", "lexicon", "lexicon-soft")
-LISTED = 20.0  # a word of the lexicon is so many times more probable than another text that looks as probable
 
 _NOTHING = Decoding([], [], [], 0.0)
 
@@ -35,11 +34,12 @@ class Decoder:
 
     decoder: greedy (the default; the most probable class of every column), beam (the most probable text that a prefix
     beam search of `width` finds), lexicon (the most probable word of a lexicon), lexicon-soft (the same, unless an
-    unlisted text is far more probable). lexicon: words, or a file with one a line. allow: the only characters to read,
-    such as 0-9A-Z. pattern: a regular expression that the whole text has to match; nothing is read where none fits.
-    language_model: one, a file of one or the name of a bundled one, for the beam. split_words: words, the most
-    frequent first, a file of them or the name of a bundled language, by which run-together words are parted; it only
-    adds spaces. temperature: what the logits are divided by, so that the confidences are true.
+    unlisted text is far more probable). lexicon: words, a file with one a line, or a bundled language, whose frequent
+    words are more probable than its rare ones. allow: the only characters to read, such as 0-9A-Z. pattern: a regular
+    expression that the whole text has to match; nothing is read where none fits. language_model: one, a file of one or
+    the name of a bundled one, for the beam. split_words: words, the most frequent first, a file of them or the name of
+    a bundled language, by which run-together words are parted; it only adds spaces. temperature: what the logits are
+    divided by, so that the confidences are true.
     """
 
     def __init__(
@@ -99,8 +99,8 @@ class Decoder:
 
     @property
     def plain(self) -> bool:
-        """Whether it decodes greedily, among all texts."""
-        return self.decoder == "greedy" and not self.limited
+        """Whether what is plain to see comes out, so that a small network may read that."""
+        return self.decoder in ("greedy", "lexicon-soft") and not self.limited
 
     def __call__(self, logits: NDArray[Any], lengths: Sequence[int]) -> list[Decoding]:
         """Decode rows of which the first `lengths[n]` columns count."""
@@ -154,7 +154,7 @@ class Decoder:
         floors = None
         if self.decoder == "lexicon-soft":
             greedy = [each.classes for each in ctc.greedy_batch(log_probs, lengths)]
-            floors = (ctc.forward(log_probs, greedy) - math.log(LISTED)).tolist()
+            floors = ctc.forward(log_probs, greedy).tolist()
             free = list(greedy)
         found = lexicon.best(log_probs, floors)
         decodings = self._decodings(log_probs, free)
@@ -166,12 +166,13 @@ class Decoder:
             spelled = [lexicon.spell(found[i].word) for i in rows]  # type: ignore[union-attr]
             spans = ctc.align(np.log(folded), spelled)
         for i, symbols, places in zip(rows, spelled, spans, strict=True):
+            _, score, weight = found[i]  # type: ignore[misc]
             classes = []
             for symbol, (start, end) in zip(symbols, places, strict=True):
                 forms = lexicon.forms(symbol)  # of one letter in either case, the one that was seen
                 classes.append(forms[int(np.exp(log_probs[i, start:end, forms]).sum(axis=-1).argmax())])
-            seen = min(1.0, math.exp(found[i].score))  # type: ignore[union-attr]
-            confidence = LISTED * seen / (1 + (LISTED - 1) * seen)  # Bayes, all other texts together being unlisted
+            seen = min(1.0, math.exp(score))
+            confidence = weight * seen / (1 + (weight - 1) * seen)  # Bayes, all other texts together being unlisted
             decodings[i] = Decoding(classes, _peaks(log_probs[i], classes, places), places, confidence)
         return decodings
 

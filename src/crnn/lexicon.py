@@ -19,15 +19,18 @@ from crnn import language
 from crnn.charset import BLANK, Charset
 from crnn.errors import DataError
 
+LISTED = 20.0  # a word of a list is so many times more probable than an unlisted text that looks as probable;
+COMMON = 30.0, 1000, 0.4  # of one ordered by frequency the thousandth: others as their rank to the power of minus this
 SCOUTS = 8  # prefixes of a length that look for a good word first, so that the search proper can cut more
 CROWD = 500  # prefixes of a length that it follows at most; so many are only worth it where no word fits at all
 
 
 class Found(NamedTuple):
-    """A word and the logarithm of its exact probability."""
+    """A word, the logarithm of its exact probability by its look, and how many times more probable it is than that."""
 
     word: str
     score: float
+    weight: float
 
 
 @dataclass(frozen=True)
@@ -44,11 +47,15 @@ class _Level:
 class Lexicon:
     """Words to choose from. Words with characters outside the charset cannot be read; `left_out` lists them.
 
-    A list that is all in lower or all in upper case stands for its words in any case, unless `any_case` says.
+    A list that is all in lower or all in upper case stands for its words in any case, unless `any_case` says. In one
+    that is `ranked`, the most frequent first, frequent words are the more probable ones; else all are alike.
     """
 
-    def __init__(self, words: Iterable[str], charset: Charset, any_case: bool | None = None) -> None:
-        unique = sorted({word for word in words if word})
+    def __init__(
+        self, words: Iterable[str], charset: Charset, any_case: bool | None = None, ranked: bool = False
+    ) -> None:
+        ranks = {word: rank for rank, word in enumerate(dict.fromkeys(words)) if word}
+        unique = sorted(ranks)
         if not unique:
             raise DataError("the lexicon has no words")
         text = "".join(unique)
@@ -59,6 +66,13 @@ class Lexicon:
         self.words = [word for word in unique if lost.isdisjoint(word)] if lost else unique
         if not self.words:
             raise DataError(f"no word of the lexicon can be written with the model's {len(charset)} characters")
+        if ranked:
+            weight, common, power = COMMON
+            rank = np.array([ranks[word] for word in self.words])
+            # As if ten came before: what is seen is to outweigh even the first.
+            self.weights = weight * ((rank + 10) / common) ** -power
+        else:
+            self.weights = np.full(len(self.words), LISTED)
         symbols = [character for character in forms if character not in lost]
         self._symbols = {character: number for number, character in enumerate(symbols)}
         self._groups = [forms[character] for character in symbols]  # the classes that stand for each symbol
@@ -76,29 +90,35 @@ class Lexicon:
     @classmethod
     def load(cls, path: str | Path, charset: Charset) -> Lexicon:
         """A UTF-8 text file with a word a line, or the words of a bundled language by its name."""
-        return cls(load_words(path), charset)
+        return cls(load_words(path), charset, ranked=str(path) in language.bundled())
 
     def _forms(self, character: str, charset: Charset) -> list[int]:
         forms = {character, character.lower(), character.upper()} if self.any_case else {character}
         return sorted(charset.index(form) for form in forms if len(form) == 1 and form in charset)
 
     def best(self, log_probs: NDArray[Any], floors: Sequence[float] | None = None) -> list[Found | None]:
-        """The most probable word of every row of (N, T, C), or None where no word reaches the row's floor.
+        """The most probable word of every row of (N, T, C), its weight and its look taken together, or None where no
+        word reaches the row's floor.
 
-        Columns of padding are blank for certain (see `ctc.settle`). A floor is a logarithmic probability; the higher it
-        is, the quicker is the search.
+        Columns of padding are blank for certain (see `ctc.settle`). A floor is the logarithmic probability of a text
+        that is not listed; the higher it is, the quicker is the search.
         """
         probs = self.fold(log_probs)
         rows = len(probs)
+        most = self.weights.max()
+        weights = self.weights / most
         if floors is None:
-            scouted = _search(probs, self._levels, np.zeros(rows), SCOUTS)
+            scouted = _search(probs, self._levels, weights, np.zeros(rows), SCOUTS)
             floor = np.array([score for _, score in scouted])
             # A hair below, since the same word must be found again.
-            found = _search(probs, self._levels, floor * (1 - 1e-9), CROWD)
+            found = _search(probs, self._levels, weights, floor * (1 - 1e-9), CROWD)
         else:
-            found = _search(probs, self._levels, np.exp(np.asarray(floors, np.float64)), CROWD)
+            found = _search(probs, self._levels, weights, np.exp(np.asarray(floors, np.float64)) / most, CROWD)
         with np.errstate(divide="ignore"):
-            return [Found(self.words[n], float(np.log(score))) if n >= 0 else None for n, score in found]
+            return [
+                Found(self.words[n], float(np.log(score / weights[n])), float(self.weights[n])) if n >= 0 else None
+                for n, score in found
+            ]
 
     def spell(self, word: str) -> list[int]:
         """The word as columns of `fold`."""
@@ -155,11 +175,16 @@ def _flatten(spelled: NDArray[np.int64]) -> list[_Level]:
 
 
 def _search(
-    probs: NDArray[np.float64], levels: list[_Level], floors: NDArray[np.float64], width: int
+    probs: NDArray[np.float64],
+    levels: list[_Level],
+    weights: NDArray[np.float64],
+    floors: NDArray[np.float64],
+    width: int,
 ) -> list[tuple[int, float]]:
-    """Number and probability of every row's best word of at least its floor, -1 and 0 where there is none.
+    """Number and probability times weight of every row's best word of at least its floor; -1 and 0 where there is none.
 
-    Every prefix that may lead to a word above the floor is followed; of more than `width` of one length, the best.
+    Weights are 1 at most, so that no word is above its prefixes. Every prefix that may lead to a word above the floor
+    is followed; of more than `width` of one length, the best.
     """
     rows = len(probs)
     by_time = np.ascontiguousarray(probs.transpose(1, 0, 2))  # (T, N, symbols)
@@ -190,10 +215,12 @@ def _search(
         node, row = node[kept], row[parent[kept]]
         total, rested = _dwell(come[:, kept], shown[:, kept], by_time[:, :, BLANK], row)
         ends = np.nonzero(level.word[node] >= 0)[0]
-        for i in ends[np.argsort(total[-1, ends], kind="stable")]:
-            if total[-1, i] >= bar[row[i]] and total[-1, i] > 0:
-                bar[row[i]] = total[-1, i]
-                best[row[i]] = level.word[node[i]]
+        words = level.word[node[ends]]
+        scores = total[-1, ends] * weights[words]
+        for i in np.argsort(scores, kind="stable"):
+            if scores[i] >= bar[row[ends[i]]] and scores[i] > 0:
+                bar[row[ends[i]]] = scores[i]
+                best[row[ends[i]]] = words[i]
         first, count = level.first[node], level.count[node]
     return [(int(n), float(score) if n >= 0 else 0.0) for n, score in zip(best, bar, strict=True)]
 

@@ -59,7 +59,7 @@ def load(
         eight = precision == "int8" and not (pretrained.find_model(name) / INT8).exists()  # small ones gain nothing
         reader.first = load(
             name, engine, precision=None if eight else precision, threads=threads, device=device, turning=False,
-            first=False, **decoding,
+            first=False, split_words=decoding.get("split_words"),
         )  # fmt: skip
         if reader.first.charset != reader.charset:
             raise ModelError(
