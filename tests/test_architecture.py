@@ -15,7 +15,20 @@ FILES = sorted(SOURCE.rglob("*.py"))
 # or from its own. Recognizer and runtime look into higher or equal layers nowhere.
 LAYERS = [
     {"errors", "charset", "marks", "card", "metrics", "document", "config", "presets", "machine", "usercache"},
-    {"header", "image", "views", "ctc", "boxes", "show", "pattern", "lexicon", "language", "splitting", "decoding"},
+    {
+        "header",
+        "image",
+        "views",
+        "ctc",
+        "boxes",
+        "show",
+        "pattern",
+        "lexicon",
+        "language",
+        "splitting",
+        "words",
+        "decoding",
+    },
     {"model", "data", "synth"},
     {"checkpoint", "runtime", "export", "pretrained"},
     {"batching", "doubt", "recognizer"},

@@ -404,22 +404,53 @@ def test_soft_takes_a_word_unless_another_text_is_far_better(batch):
     text = ABC.decode(Decoder(ABC, "lexicon-soft", lexicon=WORDS)(batch, [batch.shape[1]])[0].classes)
     margin = words[best] - exact[free] + np.log(LISTED)
     if abs(margin) > 1e-6:
-        assert (text in WORDS) if margin > 0 else (text == ABC.decode(free))
+        assert (text in WORDS) if margin > 0 and free else (text == ABC.decode(free))
 
 
 def test_of_words_that_look_alike_the_frequent_one_is_read_where_the_list_is_ranked():
-    words = [f"{a}{b}" for a in "xyz" for b in "cdefgh"] + ["ab", "ba"]
+    words = [f"{a}{b}c" for a in "xyz" for b in "cdefgh"] + ["abc", "bac"]
     charset = Charset("abcdefghxyz")
-    logits = np.zeros((1, 4, 12))
-    logits[0, [1, 3], 0] = 30  # columns that are blank; of the others nobody can tell a from b
+    logits = np.zeros((1, 6, 12))
+    logits[0, [1, 3, 5], 0] = 30  # columns that are blank; of the others nobody can tell a from b
     logits[0, [0, 2], 1:3] = 30
+    logits[0, 4, 3] = 30
     for order in (words, words[::-1]):
-        found = Decoder(charset, lexicon=Lexicon(order, charset, ranked=True))(logits, [4])[0]
-        assert charset.decode(found.classes) == min(("ab", "ba"), key=order.index)
-    plain = Decoder(charset, lexicon=Lexicon(words, charset))(logits, [4])[0]
+        found = Decoder(charset, lexicon=Lexicon(order, charset, ranked=True))(logits, [6])[0]
+        assert charset.decode(found.classes) == min(("abc", "bac"), key=order.index)
+    plain = Decoder(charset, lexicon=Lexicon(words, charset))(logits, [6])[0]
     assert plain.confidence == pytest.approx(LISTED * 0.25 / (1 + (LISTED - 1) * 0.25))
-    logits[0, [0, 2], 1] += 20  # "aa", which is not listed: far more probable than either
-    assert charset.decode(Decoder(charset, "lexicon-soft", lexicon=words)(logits, [4])[0].classes) == "aa"
+    logits[0, [0, 2], 1] += 20  # "aac", which is not listed: far more probable than either
+    assert charset.decode(Decoder(charset, "lexicon-soft", lexicon=words)(logits, [6])[0].classes) == "aac"
+    assert charset.decode(Decoder(charset, lexicon=words)(logits, [6])[0].classes) in ("abc", "bac")
+
+
+def shown(charset, *columns):
+    """Logits (1, T, C): every column is blank, or shows characters, all of which are as probable."""
+    logits = np.zeros((1, len(columns), charset.num_classes))
+    for column, alike in zip(logits[0], columns, strict=True):
+        column[[charset.index(character) for character in alike] or 0] = 30
+    return logits
+
+
+def test_each_word_of_a_line_is_expected_for_itself():
+    charset = Charset("01abcdefgh.( ")
+    decoder = Decoder(charset, "lexicon-soft", lexicon=["abba", "cage", "dab"])
+
+    def read(*columns):
+        found = decoder(shown(charset, *columns), [len(columns)])[0]
+        assert all(columns[start] for start, _ in found.spans)  # where they were seen
+        assert [end - start for start, end in found.spans] == [1] * len(found.classes) == [1] * len(found.confidences)
+        return charset.decode(found.classes), found.confidence
+
+    assert read("a", "b", "", "b", "a", "", " ", "c", "ae", "fg", "e")[0] == "abba cage"
+    text, confidence = read("(", "d", "ae", "b", ".", " ", "1", "0", " ", "ah", "b")
+    assert text[:8] == "(dab. 10"  # a mark at either end of a word is not one of its letters
+    assert text[8:] in (" ab", " hb")  # what is not listed stays as it looks
+    assert confidence == pytest.approx(LISTED * 0.5 / (1 + (LISTED - 1) * 0.5) * 0.5)
+    assert read("d", "a", "(b")[0] == "dab"  # unless it was a letter that looks like one
+    assert read("0d", "1a", "0b")[0] == "010"  # a number is no misread word
+    assert read("0d", "a", "0b")[0] == "dab"
+    assert read("", "", "")[0] == ""
 
 
 def test_temperature_changes_confidence_not_text():

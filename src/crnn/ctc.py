@@ -98,6 +98,12 @@ def _best(logits: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[Any], NDArra
     return best.reshape(rows, steps), top.reshape(rows, steps), total.reshape(rows, steps)
 
 
+def peaks(log_probs: NDArray[Any], classes: Sequence[int], spans: Sequence[tuple[int, int]]) -> list[float]:
+    """The highest probability of every character in its span of (T, C)."""
+    highest = [log_probs[start:end, each].max() for each, (start, end) in zip(classes, spans, strict=True)]
+    return [float(peak) for peak in np.exp(highest)]
+
+
 def min_timesteps(classes: Sequence[int]) -> int:
     """Fewest timesteps that can spell `classes`: one each, and a blank between equal neighbours."""
     return len(classes) + sum(a == b for a, b in pairwise(classes))

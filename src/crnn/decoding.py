@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crnn import ctc
+from crnn import ctc, words
 from crnn.charset import BLANK, Charset
 from crnn.ctc import Decoding, Guide
 from crnn.errors import ConfigError
-from crnn.language import LanguageModel
+from crnn.language import SPACE, LanguageModel
 from crnn.lexicon import Lexicon, load_words
 from crnn.pattern import characters, compile_pattern
 from crnn.splitting import WordSplitter
@@ -119,8 +119,12 @@ class Decoder:
         if self.decoder == "greedy" and self._pattern is None:
             return ctc.greedy_batch(logits, lengths)
         log_probs = ctc.settle(ctc.log_softmax(logits), lengths)
+        if self.lexicon is not None and self.decoder == "lexicon":
+            return words.only(self.lexicon, log_probs)
         if self.lexicon is not None:
-            return self._read_words(self.lexicon, log_probs, lengths)
+            # A pattern is one of the whole text.
+            space = self.charset.index(SPACE) if SPACE in self.charset and self._pattern is None else None
+            return words.expected(self.lexicon, log_probs, lengths, space)
         if self.decoder == "beam":
             texts = self._search(log_probs, lengths)
         else:
@@ -149,33 +153,6 @@ class Decoder:
         found = ctc.best_path(log_probs, pattern)
         return None if found is None else found[0]
 
-    def _read_words(self, lexicon: Lexicon, log_probs: NDArray[Any], lengths: Sequence[int]) -> list[Decoding]:
-        free: list[list[int] | None] = [None] * len(log_probs)
-        floors = None
-        if self.decoder == "lexicon-soft":
-            greedy = [each.classes for each in ctc.greedy_batch(log_probs, lengths)]
-            floors = ctc.forward(log_probs, greedy).tolist()
-            free = list(greedy)
-        found = lexicon.best(log_probs, floors)
-        decodings = self._decodings(log_probs, free)
-        rows = [i for i, each in enumerate(found) if each is not None]
-        if not rows:
-            return decodings
-        folded = lexicon.fold(log_probs[rows])
-        with np.errstate(divide="ignore"):
-            spelled = [lexicon.spell(found[i].word) for i in rows]  # type: ignore[union-attr]
-            spans = ctc.align(np.log(folded), spelled)
-        for i, symbols, places in zip(rows, spelled, spans, strict=True):
-            _, score, weight = found[i]  # type: ignore[misc]
-            classes = []
-            for symbol, (start, end) in zip(symbols, places, strict=True):
-                forms = lexicon.forms(symbol)  # of one letter in either case, the one that was seen
-                classes.append(forms[int(np.exp(log_probs[i, start:end, forms]).sum(axis=-1).argmax())])
-            seen = min(1.0, math.exp(score))
-            confidence = weight * seen / (1 + (weight - 1) * seen)  # Bayes, all other texts together being unlisted
-            decodings[i] = Decoding(classes, _peaks(log_probs[i], classes, places), places, confidence)
-        return decodings
-
     def _decodings(self, log_probs: NDArray[Any], texts: Sequence[list[int] | None]) -> list[Decoding]:
         """Texts with their exact probabilities and the places of their characters; None is nothing read at all."""
         rows = [i for i, text in enumerate(texts) if text is not None]
@@ -184,7 +161,7 @@ class Decoder:
         if rows:
             scores = np.exp(ctc.forward(log_probs[rows], kept))
             for i, text, spans, score in zip(rows, kept, ctc.align(log_probs[rows], kept), scores, strict=True):
-                decodings[i] = Decoding(text, _peaks(log_probs[i], text, spans), spans, min(1.0, float(score)))
+                decodings[i] = Decoding(text, ctc.peaks(log_probs[i], text, spans), spans, min(1.0, float(score)))
         return decodings
 
     def _allow(self, allow: str | None) -> NDArray[np.int64] | None:
@@ -207,13 +184,7 @@ class Decoder:
             for word in lexicon.words
             for form in ((word.lower(), word.capitalize(), word.upper()) if lexicon.any_case else (word,))
         )
-        words = [form for form in forms if re.fullmatch(pattern, form)]
-        if not words:
+        fitting = [form for form in forms if re.fullmatch(pattern, form)]
+        if not fitting:
             raise ConfigError(f"no word of the lexicon matches the pattern {pattern!r}: change one of them")
-        return Lexicon(words, self.charset, any_case=False)
-
-
-def _peaks(log_probs: NDArray[Any], classes: Sequence[int], spans: Sequence[tuple[int, int]]) -> list[float]:
-    """The highest probability of every character in its span."""
-    peaks = [log_probs[start:end, each].max() for each, (start, end) in zip(classes, spans, strict=True)]
-    return [float(peak) for peak in np.exp(peaks)]
+        return Lexicon(fitting, self.charset, any_case=False)

@@ -20,7 +20,8 @@ from crnn.charset import BLANK, Charset
 from crnn.errors import DataError
 
 LISTED = 20.0  # a word of a list is so many times more probable than an unlisted text that looks as probable;
-COMMON = 30.0, 1000, 0.4  # of one ordered by frequency the thousandth: others as their rank to the power of minus this
+COMMON = 30.0, 1000, 0.4  # of one ordered by frequency the thousandth: others as their rank to the power of minus this,
+SHORT = 2  # but words of so many letters are as probable as any text, for what is misread often looks like one
 SCOUTS = 8  # prefixes of a length that look for a good word first, so that the search proper can cut more
 CROWD = 500  # prefixes of a length that it follows at most; so many are only worth it where no word fits at all
 
@@ -71,11 +72,13 @@ class Lexicon:
             rank = np.array([ranks[word] for word in self.words])
             # As if ten came before: what is seen is to outweigh even the first.
             self.weights = weight * ((rank + 10) / common) ** -power
+            self.weights[[len(word) <= SHORT for word in self.words]] = 1.0
         else:
             self.weights = np.full(len(self.words), LISTED)
         symbols = [character for character in forms if character not in lost]
         self._symbols = {character: number for number, character in enumerate(symbols)}
         self._groups = [forms[character] for character in symbols]  # the classes that stand for each symbol
+        self.classes = {each for group in self._groups for each in group}
         self._levels = _flatten(self._spell_all())
 
     def _spell_all(self) -> NDArray[np.int64]:
