@@ -22,6 +22,7 @@ from crnn.ctc import Decoding
 from crnn.lexicon import Found, Lexicon
 
 SURE = 0.995  # of a word, from which on no other outweighs it
+FAINT = 0.002  # and below which it is not worth the search, which is the longer the fainter a word is
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,11 @@ def _listed(
     letters = lexicon.classes
     looks = dict(zip(words, _looks(log_probs, read, words), strict=True))
     # Numbers stay what they are, and where nothing is seen there is nothing.
-    doubtful = [word for word in words if looks[word] < math.log(SURE) and not letters.isdisjoint(_classes(read, word))]
+    doubtful = [
+        word
+        for word in words
+        if math.log(FAINT) < looks[word] < math.log(SURE) and not letters.isdisjoint(_classes(read, word))
+    ]
     cores = {word: core for word in doubtful if (core := _core(read[word.row], word, letters)) != word}
     tried = [*doubtful, *cores.values()]
     looks |= dict(zip(cores.values(), _looks(log_probs, read, list(cores.values())), strict=True))
