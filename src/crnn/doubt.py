@@ -31,7 +31,7 @@ from crnn.views import (
 )
 
 BRIEF = 256  # columns of pixels; the small network is sure of all of a longer line too seldom to be asked
-SETTLED = 0.9  # of a whole text, from which on the small network is as often right as the large one
+SETTLED = 0.85  # of a whole text, from which on the small network is nearly as often right as the large one
 UNSURE = 0.92  # of a character on average, below which a crop is also read in other views,
 UNSURE_LONG = 0.95  # and a long line, where one doubtful character counts less
 NEARLY = 0.01  # less sure than the first reading is sure enough to look at more views of a kind
