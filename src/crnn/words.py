@@ -48,14 +48,12 @@ class _Listed:
 
 def only(lexicon: Lexicon, log_probs: NDArray[Any]) -> list[Decoding]:
     """Of every row of (N, T, C) the most probable word of the lexicon, and nothing where none can be spelled."""
-    decodings = []
-    for row, found in zip(log_probs, lexicon.best(log_probs), strict=True):
-        if found is None:
-            decodings.append(Decoding([], [], [], 0.0))
-            continue
-        classes, spans = _spelled(lexicon, row, found.word)
+    decodings = [Decoding([], [], [], 0.0)] * len(log_probs)
+    best = {i: found for i, found in enumerate(lexicon.best(log_probs)) if found is not None}
+    spelled = _spelled(lexicon, log_probs[list(best)], list(best.values()))
+    for (i, found), (classes, spans) in zip(best.items(), spelled, strict=True):
         confidence = min(1.0, math.exp(found.score)) * _gain(found)
-        decodings.append(Decoding(classes, ctc.peaks(row, classes, spans), spans, confidence))
+        decodings[i] = Decoding(classes, ctc.peaks(log_probs[i], classes, spans), spans, confidence)
     return decodings
 
 
@@ -118,6 +116,7 @@ def _listed(
     if not tried:
         return
     found = dict(zip(tried, lexicon.best(_stacked(log_probs, tried), [looks[word] for word in tried]), strict=True))
+    chosen = {}
     for word in doubtful:
         # By how much a listed word is more probable than what was read in its place.
         better = [
@@ -127,9 +126,12 @@ def _listed(
         ]
         if better:
             _, place, each = max(better, key=lambda one: one[0])
-            classes, spans = _spelled(lexicon, log_probs[place.row, place.start : place.end], each.word)
-            shifted = [(place.start + start, place.start + end) for start, end in spans]
-            yield _Listed(place, classes, shifted, _gain(each))
+            chosen[place] = each
+    if not chosen:
+        return
+    spelled = _spelled(lexicon, _stacked(log_probs, list(chosen)), list(chosen.values()))
+    for (place, each), (classes, spans) in zip(chosen.items(), spelled, strict=True):
+        yield _Listed(place, classes, [(place.start + start, place.start + end) for start, end in spans], _gain(each))
 
 
 def _core(read: Decoding, word: _Word, letters: set[int]) -> _Word:
@@ -163,16 +165,21 @@ def _stacked(log_probs: NDArray[Any], words: Sequence[_Word]) -> NDArray[Any]:
     return stacked
 
 
-def _spelled(lexicon: Lexicon, log_probs: NDArray[Any], word: str) -> tuple[list[int], list[tuple[int, int]]]:
-    """The classes of a word in (T, C), of each letter the form that was seen, and where they are."""
-    symbols = lexicon.spell(word)
+def _spelled(
+    lexicon: Lexicon, log_probs: NDArray[Any], found: Sequence[Found]
+) -> list[tuple[list[int], list[tuple[int, int]]]]:
+    """The classes of a word in each row of (N, T, C), of each letter the form that was seen, and where they are."""
+    symbols = [lexicon.spell(each.word) for each in found]
     with np.errstate(divide="ignore"):
-        (spans,) = ctc.align(np.log(lexicon.fold(log_probs[np.newaxis])), [symbols])
-    classes = []
-    for symbol, (start, end) in zip(symbols, spans, strict=True):
-        forms = lexicon.forms(symbol)
-        classes.append(forms[int(np.exp(log_probs[start:end, forms]).sum(axis=0).argmax())])
-    return classes, spans
+        places = ctc.align(np.log(lexicon.fold(log_probs)), symbols)
+    spelled = []
+    for row, word, spans in zip(log_probs, symbols, places, strict=True):
+        classes = []
+        for symbol, (start, end) in zip(word, spans, strict=True):
+            forms = lexicon.forms(symbol)
+            classes.append(forms[int(np.exp(row[start:end, forms]).sum(axis=0).argmax())])
+        spelled.append((classes, spans))
+    return spelled
 
 
 def _gain(found: Found) -> float:
