@@ -466,6 +466,7 @@ def test_temperature_changes_confidence_not_text():
     ("options", "said"),
     [
         ({"decoder": "magic"}, "'magic' does not exist"), ({"decoder": "lexicon"}, "needs a lexicon"),
+        ({"decoder": "lexicon-soft", "lexicon": ["a"], "pattern": "a"}, "whatever the pattern"),
         ({"decoder": "beam", "lexicon": ["a"]}, "uses no lexicon"), ({"width": 0}, "width 0"),
         ({"temperature": 0}, "temperature 0"), ({"decoder": "greedy", "language_model": "x"}, "no language model"),
     ],

@@ -64,6 +64,11 @@ class Decoder:
             raise ConfigError(f"{missing}: give both or neither of them")
         if language_model is not None and decoder != "beam":
             raise ConfigError(f"decoder {decoder} uses no language model: choose the decoder beam")
+        if pattern is not None and decoder == "lexicon-soft":
+            raise ConfigError(
+                "decoder lexicon-soft reads unlisted texts as they look, whatever the pattern: choose the decoder lexicon, "
+                "or leave one of them out"
+            )
         if width < 1:
             raise ConfigError(f"a beam of width {width} holds nothing: give 1 or more")
         if not 0 < temperature < math.inf:
@@ -122,8 +127,7 @@ class Decoder:
         if self.lexicon is not None and self.decoder == "lexicon":
             return words.only(self.lexicon, log_probs)
         if self.lexicon is not None:
-            # A pattern is one of the whole text.
-            space = self.charset.index(SPACE) if SPACE in self.charset and self._pattern is None else None
+            space = self.charset.index(SPACE) if SPACE in self.charset else None
             return words.expected(self.lexicon, log_probs, lengths, space)
         if self.decoder == "beam":
             texts = self._search(log_probs, lengths)
