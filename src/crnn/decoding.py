@@ -66,8 +66,8 @@ class Decoder:
             raise ConfigError(f"decoder {decoder} uses no language model: choose the decoder beam")
         if pattern is not None and decoder == "lexicon-soft":
             raise ConfigError(
-                "decoder lexicon-soft reads unlisted texts as they look, whatever the pattern: choose the decoder lexicon, "
-                "or leave one of them out"
+                "decoder lexicon-soft reads unlisted texts as they look, whatever the pattern: choose the decoder "
+                "lexicon, or leave one of them out"
             )
         if width < 1:
             raise ConfigError(f"a beam of width {width} holds nothing: give 1 or more")

@@ -38,7 +38,7 @@ class _Word:
 
 @dataclass(frozen=True)
 class _Listed:
-    """What becomes of a word; `gain`: how many times more probable it is than by its look."""
+    """What becomes of a word; `gain`: how many times more probable that is than what was read, by its look."""
 
     word: _Word
     classes: list[int]
@@ -52,8 +52,7 @@ def only(lexicon: Lexicon, log_probs: NDArray[Any]) -> list[Decoding]:
     best = {i: found for i, found in enumerate(lexicon.best(log_probs)) if found is not None}
     spelled = _spelled(lexicon, log_probs[list(best)], list(best.values()))
     for (i, found), (classes, spans) in zip(best.items(), spelled, strict=True):
-        confidence = min(1.0, math.exp(found.score)) * _gain(found)
-        decodings[i] = Decoding(classes, ctc.peaks(log_probs[i], classes, spans), spans, confidence)
+        decodings[i] = Decoding(classes, ctc.peaks(log_probs[i], classes, spans), spans, _posterior(found))
     return decodings
 
 
@@ -68,21 +67,19 @@ def expected(lexicon: Lexicon, log_probs: NDArray[Any], lengths: Sequence[int], 
         for row, (decoding, length) in enumerate(zip(read, lengths, strict=True))
         for word in _parted(decoding, row, length, space)
     ]
+    alone = log_probs
+    if space is not None:  # whether one is seen a column earlier or later says nothing of the words beside it
+        alone = log_probs.copy()
+        alone[:, :, BLANK] = np.logaddexp(log_probs[:, :, BLANK], log_probs[:, :, space])
     changes = defaultdict(list)
-    for listed in _listed(lexicon, log_probs, read, words):
+    for listed in _listed(lexicon, alone, read, words):
         changes[listed.word.row].append(listed)
-    texts = {}
     for row, found in changes.items():
         classes, spans = list(read[row].classes), list(read[row].spans)
         for listed in reversed(found):
             part = slice(listed.word.first, listed.word.last)
             classes[part], spans[part] = listed.classes, listed.spans
-        texts[row] = classes, spans
-    if not texts:
-        return read
-    scores = ctc.forward(log_probs[list(texts)], [classes for classes, _ in texts.values()])
-    for (row, (classes, spans)), score in zip(texts.items(), scores.tolist(), strict=True):
-        confidence = min(1.0, math.exp(score) * math.prod(listed.gain for listed in changes[row]))
+        confidence = min(1.0, read[row].confidence * math.prod(listed.gain for listed in found))
         read[row] = Decoding(classes, ctc.peaks(log_probs[row], classes, spans), spans, confidence)
     return read
 
@@ -131,7 +128,8 @@ def _listed(
         return
     spelled = _spelled(lexicon, _stacked(log_probs, list(chosen)), list(chosen.values()))
     for (place, each), (classes, spans) in zip(chosen.items(), spelled, strict=True):
-        yield _Listed(place, classes, [(place.start + start, place.start + end) for start, end in spans], _gain(each))
+        shifted = [(place.start + start, place.start + end) for start, end in spans]
+        yield _Listed(place, classes, shifted, _posterior(each) / math.exp(looks[place]))
 
 
 def _core(read: Decoding, word: _Word, letters: set[int]) -> _Word:
@@ -182,7 +180,7 @@ def _spelled(
     return spelled
 
 
-def _gain(found: Found) -> float:
-    """Bayes, all other texts together being unlisted."""
+def _posterior(found: Found) -> float:
+    """The probability of a listed word by Bayes, all other texts together being unlisted."""
     seen = min(1.0, math.exp(found.score))
-    return found.weight / (1 + (found.weight - 1) * seen)
+    return found.weight * seen / (1 + (found.weight - 1) * seen)
